@@ -1,0 +1,67 @@
+//! Which instruction set the vector code uses: chosen once, lowered by `NANOCHAT_CPU_ISA`.
+
+use std::sync::OnceLock;
+
+/// Instruction sets with code of their own, in rising order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain loops that the compiler vectorises for the baseline.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, VL, DQ.
+    Avx512,
+    /// AVX-512 with bfloat16 dot products.
+    Avx512Bf16,
+}
+
+impl Isa {
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
+        }
+    }
+}
+
+/// The best instruction set of this CPU.
+pub fn detected() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq");
+        if avx512 && is_x86_feature_detected!("avx512bf16") {
+            return Isa::Avx512Bf16;
+        }
+        if avx512 {
+            return Isa::Avx512;
+        }
+        if avx2 {
+            return Isa::Avx2;
+        }
+    }
+    Isa::Portable
+}
+
+/// The instruction set in use: the detected one, or the lower one that `NANOCHAT_CPU_ISA` names.
+pub fn isa() -> Isa {
+    static CHOSEN: OnceLock<Isa> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let wanted = std::env::var("NANOCHAT_CPU_ISA").ok();
+        let wanted = Isa::ALL.into_iter().find(|isa| Some(isa.name()) == wanted.as_deref());
+        wanted.unwrap_or(Isa::Avx512Bf16).min(detected())
+    })
+}
+
+/// Names of the features that matter here and are present.
+pub fn features() -> Vec<&'static str> {
+    Isa::ALL.into_iter().filter(|&isa| isa <= detected()).map(Isa::name).collect()
+}

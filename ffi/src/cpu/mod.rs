@@ -1,0 +1,4 @@
+//! Tensor operations on the CPU, one file each.
+
+pub mod convert;
+pub mod isa;

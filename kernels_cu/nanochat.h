@@ -1,0 +1,149 @@
+/* Generated from src/native/abi.ts by dev/gen_abi.ts; do not edit. */
+#pragma once
+#include <stdint.h>
+
+#define NC_ABI_VERSION 1
+#define NC_ABI_HASH "4e13ffc37096fe875208fad37f5ec0fb"
+#define NC_DTYPE_F32 0
+#define NC_DTYPE_BF16 1
+#define NC_DTYPE_F16 2
+#define NC_DTYPE_I32 3
+#define NC_DTYPE_U16 4
+#define NC_DTYPE_I8 5
+#define NC_DTYPE_E4M3 6
+#define NC_DTYPE_E5M2 7
+#define NC_STATUS_OK 0
+#define NC_STATUS_INVALID 1
+#define NC_STATUS_OUT_OF_MEMORY 2
+#define NC_STATUS_IO 3
+#define NC_STATUS_DATA 4
+#define NC_STATUS_UNSUPPORTED 5
+#define NC_STATUS_DEVICE 6
+#define NC_STATUS_PANIC 7
+#define NC_STATUS_NOT_READY 8
+#define NC_STATUS_NON_FINITE 9
+#define NC_LAYOUT_ROWS 0
+#define NC_LAYOUT_PACKED 1
+#define NC_PACK_FORWARD 0
+#define NC_PACK_BACKWARD 1
+#define NC_EPILOGUE_NONE 0
+#define NC_EPILOGUE_RELU2 1
+#define NC_ADAMW_LR 0
+#define NC_ADAMW_BETA1 1
+#define NC_ADAMW_BETA2 2
+#define NC_ADAMW_EPS 3
+#define NC_ADAMW_WEIGHT_DECAY 4
+#define NC_ADAMW_BIAS_CORRECTION1 5
+#define NC_ADAMW_BIAS_CORRECTION2 6
+#define NC_MUON_LR 0
+#define NC_MUON_MOMENTUM 1
+#define NC_MUON_WEIGHT_DECAY 2
+#define NC_COMM_SELF 0
+#define NC_COMM_MPI 1
+#define NC_COMM_NCCL 2
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#define NC_API __attribute__((visibility("default")))
+typedef struct nc_context nc_context;
+
+/* Writes the 32 hex digits of the ABI hash. */
+NC_API int32_t nc_abi_hash(void* hash);
+
+/* Opens device number `device` with a queue of its own and writes the handle to context[0] (u64). threads: size of the CPU thread pool, 0 = physical cores that the process may use. */
+NC_API int32_t nc_context_create(void* context, int32_t device, int32_t threads);
+
+/* Finishes the queue, frees all memory of the context and the context. */
+NC_API int32_t nc_context_free(nc_context* ctx);
+
+/* Copies the context's last error message (UTF-8, zero-terminated, cut to capacity) into text; ctx may be null after nc_context_create failed. */
+NC_API int32_t nc_error(nc_context* ctx, void* text, int32_t capacity);
+
+/* Writes a JSON object about the device (name, isa, threads, features; zero-terminated, cut to capacity). */
+NC_API int32_t nc_device_info(nc_context* ctx, void* text, int32_t capacity);
+
+/* Writes i64 values: bytes allocated now, peak of it, total memory of the device, memory free on the device. */
+NC_API int32_t nc_memory_info(nc_context* ctx, void* info);
+
+/* Allocates zeroed device memory, 64-byte aligned; address to out[0] (u64). */
+NC_API int32_t nc_alloc(nc_context* ctx, void* out, int64_t bytes);
+
+/* Frees memory of nc_alloc or nc_host_alloc after the work queued before it. */
+NC_API int32_t nc_free(nc_context* ctx, void* memory);
+
+/* Allocates pinned host memory; address to out[0] (u64). */
+NC_API int32_t nc_host_alloc(nc_context* ctx, void* out, int64_t bytes);
+
+/* Copies a JavaScript buffer into pinned host memory at once. */
+NC_API int32_t nc_host_write(nc_context* ctx, void* host, void* data, int64_t bytes);
+
+/* Copies pinned host memory into a JavaScript buffer at once. */
+NC_API int32_t nc_host_read(nc_context* ctx, void* data, void* host, int64_t bytes);
+
+/* Takes a copy of a JavaScript buffer and enqueues its transfer to device memory. */
+NC_API int32_t nc_upload(nc_context* ctx, void* y, void* data, int64_t bytes);
+
+/* Enqueues a copy between device, pinned and mapped memory (any direction). */
+NC_API int32_t nc_copy(nc_context* ctx, void* y, void* x, int64_t bytes);
+
+/* Enqueues a copy of `rows` pieces of `rowBytes`, each `yStride` / `xStride` bytes after the one before. */
+NC_API int32_t nc_copy_2d(nc_context* ctx, void* y, void* x, int64_t rows, int64_t rowBytes, int64_t yStride, int64_t xStride);
+
+/* Enqueues y[i] = value for n elements. */
+NC_API int32_t nc_fill(nc_context* ctx, void* y, int64_t n, double value, int32_t dtype);
+
+/* Waits until everything enqueued so far is done; reports the first failure of the queue. */
+NC_API int32_t nc_wait(nc_context* ctx);
+
+/* Creates a further in-order queue (on the CPU: an alias of the one queue); handle to out[0]. */
+NC_API int32_t nc_stream_create(nc_context* ctx, void* out);
+
+/* Frees a stream after its work. */
+NC_API int32_t nc_stream_free(nc_context* ctx, void* stream);
+
+/* Later calls of this context enqueue on `stream` (null = the main queue). */
+NC_API int32_t nc_stream_use(nc_context* ctx, void* stream);
+
+/* Creates an event; handle to out[0]. */
+NC_API int32_t nc_event_create(nc_context* ctx, void* out);
+
+/* Frees an event. */
+NC_API int32_t nc_event_free(nc_context* ctx, void* event);
+
+/* Enqueues the event on the stream in use. */
+NC_API int32_t nc_event_record(nc_context* ctx, void* event);
+
+/* OK when the last record of the event has happened, else NOT_READY. */
+NC_API int32_t nc_event_query(nc_context* ctx, void* event);
+
+/* Waits for the last record of the event; reports the first failure of the queue. */
+NC_API int32_t nc_event_wait(nc_context* ctx, void* event);
+
+/* Milliseconds between two events that have happened, to ms[0] (f64). */
+NC_API int32_t nc_event_elapsed(nc_context* ctx, void* ms, void* from, void* to);
+
+/* The stream in use waits for the event before it goes on. */
+NC_API int32_t nc_stream_wait_event(nc_context* ctx, void* event);
+
+/* Starts recording: calls are checked and kept instead of executed. */
+NC_API int32_t nc_graph_begin(nc_context* ctx);
+
+/* Ends recording; the graph's handle to out[0]. */
+NC_API int32_t nc_graph_end(nc_context* ctx, void* out);
+
+/* Enqueues everything recorded, in order, with the same addresses. */
+NC_API int32_t nc_graph_launch(nc_context* ctx, void* graph);
+
+/* Frees a graph after its launches. */
+NC_API int32_t nc_graph_free(nc_context* ctx, void* graph);
+
+/* Reads the progress of the context's running long call: i64 done, i64 total (0 = unknown). May be called while a nonblocking call runs. */
+NC_API int32_t nc_progress(nc_context* ctx, void* progress);
+
+/* mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity). */
+NC_API int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,190 @@
+/**
+ * The one description of the C interface that both native libraries implement (`ffi/` in Rust, `kernels_cu/` in CUDA).
+ *
+ * From this table come: the `dlopen` types (load.ts), `kernels_cu/nanochat.h` and `ffi/src/abi.rs` (`deno task gen`), and the ABI hash
+ * that load.ts compares. Argument order is fixed: ctx, outputs, inputs, saved values, sizes, scalars, dtypes.
+ *
+ * Conventions
+ * - Every function returns a status (0 = ok); the message is read with `nc_error`. Ops check, enqueue and return; results are
+ *   visible after a wait. Functions marked `nonblocking` run on another thread and are awaited.
+ * - `ptr` is an address that the library gave out (device memory, pinned memory, a mapped file or an object); null where a row says
+ *   "or null". `buf` is a JavaScript buffer, read or written before the call returns, never kept.
+ * - Dimensions are i32; byte counts and offsets are i64 (bigint).
+ * - Values that change from step to step are read from device memory (the step block), never passed by value, so that a recorded
+ *   graph can be replayed: pointers named `hyper`, `scale`, `positions`, `counts`, `seeds` point there.
+ * - "accumulate" 0 overwrites an output, 1 adds to it.
+ */
+
+/** Argument kinds of the C interface. */
+export type ArgKind = "ptr" | "buf" | "i32" | "i64" | "u64" | "f32" | "f64";
+
+/** One C function. */
+export interface AbiRow {
+  /** What the function computes: shapes, formula, who overwrites. */
+  readonly doc: string;
+  /** "name: kind" in C order. */
+  readonly args: readonly `${string}: ${ArgKind}`[];
+  /** Only this library implements the row. */
+  readonly lib?: "cpu";
+  /** Runs on a thread of its own; the caller awaits a promise. */
+  readonly nonblocking?: true;
+}
+
+/** Element types, by code. */
+export const DTYPE = { f32: 0, bf16: 1, f16: 2, i32: 3, u16: 4, i8: 5, e4m3: 6, e5m2: 7 } as const;
+/** Size of an element in bytes, by name. */
+export const DTYPE_BYTES = { f32: 4, bf16: 2, f16: 2, i32: 4, u16: 2, i8: 1, e4m3: 1, e5m2: 1 } as const;
+/** Status codes. `SKIPPED`: an earlier call on this queue failed, so this one did not run. */
+export const STATUS = {
+  OK: 0,
+  INVALID: 1, // an argument is wrong
+  OUT_OF_MEMORY: 2,
+  IO: 3, // the operating system refused
+  DATA: 4, // foreign bytes are malformed
+  UNSUPPORTED: 5, // this library or machine cannot do it
+  DEVICE: 6, // the device failed
+  PANIC: 7, // a defect of ours; the message names it
+  NOT_READY: 8, // an event has not happened yet
+  NON_FINITE: 9, // a NaN or infinity where none may be
+} as const;
+/** Operand layouts of a weight: rows as stored, or the packed form that `nc_pack` makes for the forward or the input-gradient product. */
+export const LAYOUT = { ROWS: 0, PACKED: 1 } as const;
+/** What `nc_pack` prepares a weight (N, K) for: y = x W^T (FORWARD) or dx = dy W (BACKWARD). */
+export const PACK = { FORWARD: 0, BACKWARD: 1 } as const;
+/** Epilogues of a product. RELU2: y = max(h, 0)^2, with h stored in `aux` where aux is given. */
+export const EPILOGUE = { NONE: 0, RELU2: 1 } as const;
+/** Slots (f32) of an AdamW group's `hyper` block: p is updated with lr / bc1 etc. (see nc_adamw). */
+export const ADAMW_HYPER = {
+  lr: 0,
+  beta1: 1,
+  beta2: 2,
+  eps: 3,
+  weightDecay: 4,
+  biasCorrection1: 5,
+  biasCorrection2: 6,
+} as const;
+/** Slots (f32) of a Muon group's `hyper` block. */
+export const MUON_HYPER = { lr: 0, momentum: 1, weightDecay: 2 } as const;
+/** Kinds of communicator. */
+export const COMM = { SELF: 0, MPI: 1, NCCL: 2 } as const;
+
+/** Version of the interface's meaning: raised when a row keeps its signature and changes what it does. */
+export const ABI_VERSION = 1;
+
+const runtime = {
+  nc_abi_hash: { doc: "Writes the 32 hex digits of the ABI hash.", args: ["hash: buf"] },
+  nc_context_create: {
+    doc:
+      "Opens device number `device` with a queue of its own and writes the handle to context[0] (u64). threads: size of the CPU thread pool, 0 = physical cores that the process may use.",
+    args: ["context: buf", "device: i32", "threads: i32"],
+  },
+  nc_context_free: { doc: "Finishes the queue, frees all memory of the context and the context.", args: ["ctx: ptr"] },
+  nc_error: {
+    doc:
+      "Copies the context's last error message (UTF-8, zero-terminated, cut to capacity) into text; ctx may be null after nc_context_create failed.",
+    args: ["ctx: ptr", "text: buf", "capacity: i32"],
+  },
+  nc_device_info: {
+    doc: "Writes a JSON object about the device (name, isa, threads, features; zero-terminated, cut to capacity).",
+    args: ["ctx: ptr", "text: buf", "capacity: i32"],
+  },
+  nc_memory_info: {
+    doc: "Writes i64 values: bytes allocated now, peak of it, total memory of the device, memory free on the device.",
+    args: ["ctx: ptr", "info: buf"],
+  },
+  nc_alloc: {
+    doc: "Allocates zeroed device memory, 64-byte aligned; address to out[0] (u64).",
+    args: ["ctx: ptr", "out: buf", "bytes: i64"],
+  },
+  nc_free: {
+    doc: "Frees memory of nc_alloc or nc_host_alloc after the work queued before it.",
+    args: ["ctx: ptr", "memory: ptr"],
+  },
+  nc_host_alloc: {
+    doc: "Allocates pinned host memory; address to out[0] (u64).",
+    args: ["ctx: ptr", "out: buf", "bytes: i64"],
+  },
+  nc_host_write: {
+    doc: "Copies a JavaScript buffer into pinned host memory at once.",
+    args: ["ctx: ptr", "host: ptr", "data: buf", "bytes: i64"],
+  },
+  nc_host_read: {
+    doc: "Copies pinned host memory into a JavaScript buffer at once.",
+    args: ["ctx: ptr", "data: buf", "host: ptr", "bytes: i64"],
+  },
+  nc_upload: {
+    doc: "Takes a copy of a JavaScript buffer and enqueues its transfer to device memory.",
+    args: ["ctx: ptr", "y: ptr", "data: buf", "bytes: i64"],
+  },
+  nc_copy: {
+    doc: "Enqueues a copy between device, pinned and mapped memory (any direction).",
+    args: ["ctx: ptr", "y: ptr", "x: ptr", "bytes: i64"],
+  },
+  nc_copy_2d: {
+    doc: "Enqueues a copy of `rows` pieces of `rowBytes`, each `yStride` / `xStride` bytes after the one before.",
+    args: ["ctx: ptr", "y: ptr", "x: ptr", "rows: i64", "rowBytes: i64", "yStride: i64", "xStride: i64"],
+  },
+  nc_fill: {
+    doc: "Enqueues y[i] = value for n elements.",
+    args: ["ctx: ptr", "y: ptr", "n: i64", "value: f64", "dtype: i32"],
+  },
+  nc_wait: {
+    doc: "Waits until everything enqueued so far is done; reports the first failure of the queue.",
+    nonblocking: true,
+    args: ["ctx: ptr"],
+  },
+  nc_stream_create: {
+    doc: "Creates a further in-order queue (on the CPU: an alias of the one queue); handle to out[0].",
+    args: ["ctx: ptr", "out: buf"],
+  },
+  nc_stream_free: { doc: "Frees a stream after its work.", args: ["ctx: ptr", "stream: ptr"] },
+  nc_stream_use: {
+    doc: "Later calls of this context enqueue on `stream` (null = the main queue).",
+    args: ["ctx: ptr", "stream: ptr"],
+  },
+  nc_event_create: { doc: "Creates an event; handle to out[0].", args: ["ctx: ptr", "out: buf"] },
+  nc_event_free: { doc: "Frees an event.", args: ["ctx: ptr", "event: ptr"] },
+  nc_event_record: { doc: "Enqueues the event on the stream in use.", args: ["ctx: ptr", "event: ptr"] },
+  nc_event_query: {
+    doc: "OK when the last record of the event has happened, else NOT_READY.",
+    args: ["ctx: ptr", "event: ptr"],
+  },
+  nc_event_wait: {
+    doc: "Waits for the last record of the event; reports the first failure of the queue.",
+    nonblocking: true,
+    args: ["ctx: ptr", "event: ptr"],
+  },
+  nc_event_elapsed: {
+    doc: "Milliseconds between two events that have happened, to ms[0] (f64).",
+    args: ["ctx: ptr", "ms: buf", "from: ptr", "to: ptr"],
+  },
+  nc_stream_wait_event: {
+    doc: "The stream in use waits for the event before it goes on.",
+    args: ["ctx: ptr", "event: ptr"],
+  },
+  nc_graph_begin: { doc: "Starts recording: calls are checked and kept instead of executed.", args: ["ctx: ptr"] },
+  nc_graph_end: { doc: "Ends recording; the graph's handle to out[0].", args: ["ctx: ptr", "out: buf"] },
+  nc_graph_launch: {
+    doc: "Enqueues everything recorded, in order, with the same addresses.",
+    args: ["ctx: ptr", "graph: ptr"],
+  },
+  nc_graph_free: { doc: "Frees a graph after its launches.", args: ["ctx: ptr", "graph: ptr"] },
+  nc_progress: {
+    doc:
+      "Reads the progress of the context's running long call: i64 done, i64 total (0 = unknown). May be called while a nonblocking call runs.",
+    args: ["ctx: ptr", "progress: buf"],
+  },
+  nc_profile: {
+    doc:
+      "mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity).",
+    args: ["ctx: ptr", "text: buf", "capacity: i32", "mode: i32"],
+  },
+} as const satisfies Record<string, AbiRow>;
+
+/** The table: every function of the C interface. */
+export const abi = {
+  ...runtime,
+} as const satisfies Record<string, AbiRow>;
+
+/** Names of the C functions. */
+export type AbiName = keyof typeof abi;

@@ -1,0 +1,109 @@
+/**
+ * Finds, opens and checks a native library. The only file that calls `Deno.dlopen`.
+ *
+ * Libraries lie beside the packed program (`import.meta.dirname`) or, in a checkout, where their build puts them.
+ */
+import { createHash } from "node:crypto";
+import { join } from "@std/path";
+import {
+  abi,
+  ABI_VERSION,
+  ADAMW_HYPER,
+  COMM,
+  DTYPE,
+  DTYPE_BYTES,
+  EPILOGUE,
+  LAYOUT,
+  MUON_HYPER,
+  PACK,
+  STATUS,
+} from "./abi.ts";
+import type { AbiRow } from "./abi.ts";
+import { ffiSymbols } from "./ffi_types.ts";
+
+/** Which implementation of the C interface: the Rust library, the CUDA library, or the CUDA sources emulated on the CPU. */
+export type LibraryKind = "cpu" | "cuda" | "cuda_emu";
+
+/** The raw foreign functions of an opened library. */
+export type Symbols = Deno.DynamicLibrary<ReturnType<typeof ffiSymbols<typeof abi>>>["symbols"];
+
+const BUILD_FOLDER: Record<LibraryKind, string> = {
+  cpu: "ffi/target/release",
+  cuda: "kernels_cu/build",
+  cuda_emu: "kernels_cu/build",
+};
+const BUILD_COMMAND: Record<LibraryKind, string> = {
+  cpu: "deno task build:cpu",
+  cuda: "deno task build:cuda",
+  cuda_emu: "deno task build:cuda-emu",
+};
+
+/** Hash of everything that both sides of the interface must agree on: 32 hex digits. */
+export function abiHash(): string {
+  const constants = { ABI_VERSION, ADAMW_HYPER, COMM, DTYPE, DTYPE_BYTES, EPILOGUE, LAYOUT, MUON_HYPER, PACK, STATUS };
+  const rows = Object.entries(abi as Record<string, AbiRow>).map((
+    [name, row],
+  ) => [name, row.args, row.nonblocking ?? false]);
+  return createHash("sha256").update(JSON.stringify([constants, rows])).digest("hex").slice(0, 32);
+}
+
+/** File name of a library on this operating system. */
+export function libraryFile(kind: LibraryKind): string {
+  return Deno.build.os === "darwin" ? `libnanochat_${kind}.dylib` : `libnanochat_${kind}.so`;
+}
+
+/** Where a library is looked for, first match wins. */
+export function libraryCandidates(kind: LibraryKind): string[] {
+  const here = import.meta.dirname ?? ".";
+  return [join(here, libraryFile(kind)), join(here, "..", "..", BUILD_FOLDER[kind], libraryFile(kind))];
+}
+
+const opened = new Map<LibraryKind, Symbols>();
+
+/**
+ * Opens a native library once and returns its functions.
+ *
+ * @throws {Error} where no file is found (with the build command) or the library was built from another interface.
+ */
+export function openLibrary(kind: LibraryKind): Symbols {
+  const known = opened.get(kind);
+  if (known) return known;
+  const candidates = libraryCandidates(kind);
+  const path = candidates.find(isFile);
+  if (path === undefined) {
+    throw new Error(
+      `Cannot open ${libraryFile(kind)}: not found at ${candidates.join(" or ")}; run "${BUILD_COMMAND[kind]}"`,
+    );
+  }
+  const rows = Object.fromEntries(
+    Object.entries(abi as Record<string, AbiRow>).filter(([_, row]) => kind === "cpu" || row.lib !== "cpu"),
+  ) as typeof abi;
+  const symbols = openFile(path, kind, rows);
+  opened.set(kind, symbols);
+  return symbols;
+}
+
+function openFile(path: string, kind: LibraryKind, rows: typeof abi): Symbols {
+  try {
+    // The hash is compared before the whole table is bound, so that a stale library is named as such and not by a missing symbol.
+    const probe = Deno.dlopen(path, ffiSymbols({ nc_abi_hash: abi.nc_abi_hash }));
+    const text = new Uint8Array(32);
+    probe.symbols.nc_abi_hash(text);
+    probe.close();
+    const found = new TextDecoder().decode(text);
+    if (found !== abiHash()) {
+      throw new Error(`its interface is ${found}, expected ${abiHash()}; run "${BUILD_COMMAND[kind]}"`);
+    }
+    return Deno.dlopen(path, ffiSymbols(rows)).symbols as Symbols;
+  } catch (cause) {
+    throw new Error(`Cannot open ${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
