@@ -351,7 +351,7 @@ impl Context {
                 "Cannot use {name}: {len} elements at {address:#x} are not inside an allocation of this context"
             )));
         }
-        if address % align_of::<T>() != 0 {
+        if !address.is_multiple_of(align_of::<T>()) {
             return Err(Error::invalid(format!(
                 "Cannot use {name}: address {address:#x} is not a multiple of {}",
                 align_of::<T>()
@@ -368,7 +368,7 @@ impl Context {
     /// Checks `len` elements of the given dtype, as bytes.
     pub fn tensor(&self, pointer: *mut c_void, len: usize, dtype: i32, name: &str) -> Result<Memory<u8>> {
         let size = element_bytes(dtype)?;
-        if pointer as usize % size != 0 {
+        if !(pointer as usize).is_multiple_of(size) {
             return Err(Error::invalid(format!("Cannot use {name}: its address is not a multiple of {size}")));
         }
         self.memory(pointer, len.saturating_mul(size), name)
