@@ -170,7 +170,9 @@ export class GoldenTensors {
     const twin = this.#tensors.get(`${name}_f64`);
     if (!twin) return null;
     const exact = this.get(`${name}_f64`).data, single = this.get(name).data;
-    return single.reduce((worst: number, x: number, i: number) => Math.max(worst, Math.abs(x - exact[i])), 0);
+    let worst = 0;
+    for (let i = 0; i < single.length; i++) worst = Math.max(worst, Math.abs(single[i] - exact[i]));
+    return worst;
   }
 }
 
