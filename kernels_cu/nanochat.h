@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "4e13ffc37096fe875208fad37f5ec0fb"
+#define NC_ABI_HASH "66cc4b1623f614b5c5ff90c0bb1e81fc"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2

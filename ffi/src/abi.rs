@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "4e13ffc37096fe875208fad37f5ec0fb";
+pub const ABI_HASH: &str = "66cc4b1623f614b5c5ff90c0bb1e81fc";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -77,3 +77,5 @@ const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_grap
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_graph_free;
 const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_normal;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_uniform;

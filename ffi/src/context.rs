@@ -5,7 +5,7 @@
 //! skipped and every wait reports that first failure.
 
 use crate::abi::{DTYPE_BYTES, STATUS_OUT_OF_MEMORY, STATUS_PANIC};
-use crate::guard::{Error, Result, panic_text};
+use crate::guard::{Error, Result, caught};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -157,8 +157,7 @@ impl Shared {
         }
         let start = self.profiling.load(Ordering::Relaxed).then(Instant::now);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (task.job)())) {
-            let message = format!("Cannot finish {}: {}", task.name, panic_text(&*payload));
-            *lock(&self.failure) = Some(Error::new(STATUS_PANIC, message));
+            *lock(&self.failure) = Some(caught(payload, &format!("finish {}", task.name)));
         }
         if let Some(start) = start {
             let mut profile = lock(&self.profile);

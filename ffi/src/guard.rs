@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::abi::{STATUS_INVALID, STATUS_OK, STATUS_PANIC};
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -24,6 +25,11 @@ impl Error {
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(STATUS_INVALID, message)
     }
+
+    /// Ends a queued job with this error: the queue keeps it and skips the jobs behind it.
+    pub fn fail(self) -> ! {
+        std::panic::resume_unwind(Box::new(self))
+    }
 }
 
 impl fmt::Display for Error {
@@ -36,7 +42,7 @@ impl fmt::Display for Error {
 static ORPHAN: Mutex<String> = Mutex::new(String::new());
 
 /// Text of a panic payload.
-pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+pub fn panic_text(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -82,6 +88,13 @@ pub fn orphan_error() -> String {
 
 /// Catches panics of `body` and turns them into an error.
 pub fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|payload| Err(Error::new(STATUS_PANIC, format!("Cannot go on: {}", panic_text(&*payload)))))
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| Err(caught(payload, "go on")))
+}
+
+/// The error behind an unwinding: the one that `Error::fail` threw, else a defect of ours.
+pub fn caught(payload: Box<dyn Any + Send>, action: &str) -> Error {
+    match payload.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(payload) => Error::new(STATUS_PANIC, format!("Cannot {action}: {}", panic_text(&*payload))),
+    }
 }

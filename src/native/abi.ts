@@ -181,9 +181,24 @@ const runtime = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const random = {
+  nc_normal: {
+    doc:
+      "y[i] = mean + std * z of counter offset + i, f32 (n): Philox4x32-10 and Box-Muller; the same bits for any threads and splits.",
+    lib: "cpu",
+    args: ["ctx: ptr", "y: ptr", "n: i64", "seed: u64", "offset: u64", "mean: f32", "std: f32"],
+  },
+  nc_uniform: {
+    doc: "y[i] = low + (high - low) * u of counter offset + i, u in [0, 1), f32 (n): Philox4x32-10.",
+    lib: "cpu",
+    args: ["ctx: ptr", "y: ptr", "n: i64", "seed: u64", "offset: u64", "low: f32", "high: f32"],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
+  ...random,
 } as const satisfies Record<string, AbiRow>;
 
 /** Names of the C functions. */

@@ -65,3 +65,37 @@ pub fn isa() -> Isa {
 pub fn features() -> Vec<&'static str> {
     Isa::ALL.into_iter().filter(|&isa| isa <= detected()).map(Isa::name).collect()
 }
+
+/// Defines a function whose body is compiled once per instruction set and runs the variant that `isa()` names.
+///
+/// The body must be plain loops over slices; what it calls must be `#[inline(always)]` to be compiled along.
+macro_rules! by_isa {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn plain($($arg: $type),*) $(-> $out)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::isa::{Isa, isa};
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
+                fn avx512($($arg: $type),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                match isa() {
+                    Isa::Portable => {}
+                    // SAFETY: isa() is at most what the CPU has.
+                    Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: as above.
+                    Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { avx512($($arg),*) },
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+pub(crate) use by_isa;

@@ -2,3 +2,7 @@
 
 pub mod convert;
 pub mod isa;
+pub mod math;
+pub mod philox;
+
+pub use philox::*;
