@@ -2,6 +2,7 @@
  * Holds the list of layers, lowest first, and fails on an import that points upwards, on `Deno.dlopen` outside `src/native/`, and on
  * argv, printing or exiting outside `src/cli/` and `bin/`.
  */
+import { existsSync } from "node:fs";
 import { dirname, join, relative } from "@std/path";
 
 const ROOT = join(import.meta.dirname!, "..");
@@ -35,7 +36,8 @@ function* sources(folder: string): Generator<string> {
 }
 
 const problems: string[] = [];
-for (const folder of ["src", "tasks"]) {
+const folders = new Set(LAYERS.map((layer) => layer.split("/")[0]));
+for (const folder of [...folders].filter((name) => existsSync(join(ROOT, name)))) {
   for (const file of sources(join(ROOT, folder))) {
     const name = relative(ROOT, file);
     const layer = layerOf(name);

@@ -113,7 +113,12 @@ ${checks.join("\n")}
 }
 
 async function rustfmt(text: string): Promise<string> {
-  const child = new Deno.Command("rustfmt", { args: ["--edition", "2024"], stdin: "piped", stdout: "piped" }).spawn();
+  const child = new Deno.Command("rustfmt", {
+    args: ["--edition", "2024"],
+    cwd: new URL("../ffi", import.meta.url), // where rustfmt.toml lies
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(text));
   await writer.close();

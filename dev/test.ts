@@ -1,0 +1,230 @@
+/**
+ * Runs one tier of tests: `deno run -A dev/test.ts ok|test|slow|data|parity|peers`.
+ *
+ * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
+ * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
+ * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_slow_test.ts`, `*_data_test.ts` and
+ * `*_peers_test.ts` their tiers; `src/tensor/ops_test.ts` is the conformance suite of the backends.
+ */
+import { join, relative } from "@std/path";
+import { type Ended, runChild } from "./process.ts";
+import { ROOT, setup } from "./setup.ts";
+
+/** Results of a step or of a whole tier. */
+export interface Count {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+/** Reads the results of one kind of test program from what it printed; undefined where it printed none. */
+export type Reader = (output: string) => Count | undefined;
+
+interface Step {
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  /** Absent for a check, which passes or fails as a whole. */
+  readonly read?: Reader;
+  /** Prints all output and not only that of a failure. */
+  readonly show?: boolean;
+}
+
+type Kind = "unit" | "cli" | "slow" | "data" | "peers" | "conformance";
+
+const DENO = Deno.execPath();
+const CARGO_AT = ["--manifest-path", "ffi/Cargo.toml"];
+const SOURCES = ["bin", "dev", "links", "src", "tasks"];
+const BUDGET_MINUTES: Record<string, number> = { ok: 4, test: 15, slow: 45, data: 15, parity: 15, peers: 15 };
+
+const sum = (matches: Iterable<RegExpMatchArray>): Count | undefined => {
+  let total: Count | undefined;
+  for (const [_, passed, failed, skipped] of matches) {
+    total ??= { passed: 0, failed: 0, skipped: 0 };
+    total.passed += Number(passed);
+    total.failed += Number(failed);
+    total.skipped += Number(skipped ?? 0);
+  }
+  return total;
+};
+
+/** Reads `deno test`: `ok | 3 passed (2 steps) | 0 failed | 1 ignored (12ms)`. */
+export function readDeno(output: string): Count | undefined {
+  return sum(
+    output.matchAll(
+      /^(?:ok|FAILED) \| (\d+) passed(?: \(\d+ steps?\))? \| (\d+) failed(?: \(\d+ steps?\))?(?: \| (\d+) ignored)?/gm,
+    ),
+  );
+}
+
+/** Reads `cargo test`, which prints one result for each test binary. */
+export function readCargo(output: string): Count | undefined {
+  return sum(output.matchAll(/^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/gm));
+}
+
+/** Reads our own programs, which end with `N passed, N failed, N skipped`. */
+export function readOwn(output: string): Count | undefined {
+  return sum([...output.matchAll(/^(\d+) passed, (\d+) failed, (\d+) skipped$/gm)].slice(-1));
+}
+
+/** Turns a step's end into a count: a crash, a silent end or a failing exit without a counted failure is one failure. */
+export function countStep({ code, output }: Pick<Ended, "code" | "output">, read?: Reader): Count {
+  if (read === undefined) return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 };
+  const count = read(output) ?? { passed: 0, failed: code === 0 ? 1 : 0, skipped: 0 };
+  return code !== 0 && count.failed === 0 ? { ...count, failed: 1 } : count;
+}
+
+/** Tells which tier's test a file is, from its name; undefined for other files. */
+export function kindOf(file: string): Kind | undefined {
+  if (!file.endsWith("_test.ts")) return undefined;
+  if (file === "src/tensor/ops_test.ts") return "conformance";
+  const kind = /_(cli|slow|data|peers)_test\.ts$/.exec(file)?.[1];
+  return (kind as Kind | undefined) ?? "unit";
+}
+
+function* walk(folder: string): Generator<string> {
+  for (const entry of Deno.readDirSync(folder)) {
+    if (entry.name === "node_modules" || entry.name === "golden") continue;
+    const path = join(folder, entry.name);
+    if (entry.isDirectory) yield* walk(path);
+    else yield relative(ROOT, path);
+  }
+}
+
+const present = (paths: string[]) => paths.filter((path) => exists(join(ROOT, path)));
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function testFiles(kind: Kind): string[] {
+  return present(SOURCES).flatMap((folder) => [...walk(join(ROOT, folder))]).filter((file) => kindOf(file) === kind)
+    .sort();
+}
+
+function check(name: string, command: string, args: string[]): Step {
+  return { name, command, args };
+}
+
+function denoTest(kind: Kind, name: string): Step {
+  const files = testFiles(kind);
+  // Without a file `deno test` would run every test of the tree; a tier that lost its tests must not pass.
+  const args = files.length > 0
+    ? ["test", "-A", "--no-check", ...files]
+    : ["eval", `throw "no *_${kind}_test.ts found"`];
+  return { name, command: DENO, args, read: readDeno };
+}
+
+function staticSteps(): Step[] {
+  return [
+    check("deno fmt", DENO, ["fmt", "--check"]),
+    check("deno lint", DENO, ["lint", "--quiet"]),
+    check("deno check", DENO, ["check", "--quiet", ...present(["mod.ts", ...SOURCES])]),
+    check("layers", DENO, ["run", "--allow-read", "dev/check_layers.ts"]),
+    check("generated files", DENO, ["run", "-A", "dev/gen_abi.ts", "--check"]),
+    check("size", DENO, ["run", "--allow-read", "dev/size.ts"]),
+    check("cargo fmt", "cargo", ["fmt", "--check", ...CARGO_AT]),
+    check("cargo clippy", "cargo", [
+      "clippy",
+      "--release",
+      "--all-targets",
+      "--locked",
+      "--quiet",
+      ...CARGO_AT,
+      "--",
+      "-D",
+      "warnings",
+    ]),
+  ];
+}
+
+const cargoTest = (name: string, extra: string[]): Step => ({
+  name,
+  command: "cargo",
+  args: ["test", "--release", "--locked", ...CARGO_AT, ...extra],
+  read: readCargo,
+});
+
+function stepsOf(tier: string): Step[] {
+  const unit = () => [...staticSteps(), cargoTest("Rust unit tests", []), denoTest("unit", "unit tests")];
+  switch (tier) {
+    case "ok":
+      return unit();
+    case "test":
+      return [...unit(), denoTest("cli", "command line")];
+    case "slow":
+      return [cargoTest("Rust slow tests", ["--", "--ignored"]), denoTest("slow", "slow tests")];
+    case "data":
+      return [denoTest("data", "tests with large data")];
+    case "peers":
+      return [denoTest("peers", "tests against other programs")];
+    default:
+      throw new Error(`Cannot run the tests: no tier ${JSON.stringify(tier)}, expected ${Object.keys(BUDGET_MINUTES)}`);
+  }
+}
+
+/** Builds in advance what the steps would build, so that no budget pays for a compiler. */
+async function build(tier: string): Promise<void> {
+  await setup((line) => console.log(line));
+  if (tier !== "ok" && tier !== "test") return;
+  const lint = ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT];
+  for (const args of [lint, ["test", "--release", "--locked", "--no-run", ...CARGO_AT]]) {
+    // A failure here comes again, with its output, in the step that it belongs to.
+    const { seconds } = await runChild({ command: "cargo", args, cwd: ROOT, deadlineMs: 20 * 60_000 });
+    console.log(`${`cargo ${args[0]}`.padEnd(44)} ${seconds.toFixed(1)} s`);
+  }
+}
+
+async function runTier(tier: string): Promise<Count> {
+  const budget = BUDGET_MINUTES[tier] * 60;
+  const steps = stepsOf(tier);
+  const total: Count = { passed: 0, failed: 0, skipped: 0 };
+  console.log("Build (not counted)");
+  await build(tier);
+  console.log(`\nTests of "${tier}"`);
+  let seconds = 0;
+  for (const { name, command, args, read, show } of steps) {
+    const env = { NO_COLOR: "1", CARGO_TERM_COLOR: "never" };
+    const ended = await runChild({ command, args, cwd: ROOT, env, deadlineMs: 2 * budget * 1000 });
+    const count = countStep(ended, read);
+    seconds += ended.seconds;
+    total.passed += count.passed;
+    total.failed += count.failed;
+    total.skipped += count.skipped;
+    const result = `${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`;
+    if (show || count.failed > 0) console.log(ended.output.trimEnd());
+    console.log(
+      `${count.failed > 0 ? "FAILED " : ""}${name.padEnd(24)} ${ended.seconds.toFixed(1).padStart(7)} s  ${result}`,
+    );
+    if (!show) {
+      for (const [_, skipped] of ended.output.matchAll(/^(.*) \.\.\. ignored.*$/gm)) {
+        console.log(`  skipped: ${skipped}`);
+      }
+    }
+  }
+  console.log(`\n${seconds.toFixed(0)} s of a budget of ${budget / 60} minutes`);
+  if (seconds > 2 * budget) {
+    console.log("FAILED: more than twice the budget");
+    total.failed++;
+  } else if (seconds > budget) {
+    console.log("WARNING: over the budget");
+  }
+  return total;
+}
+
+if (import.meta.main) {
+  let total: Count;
+  try {
+    total = await runTier(Deno.args[0]);
+  } catch (error) {
+    console.error((error as Error).message);
+    total = { passed: 0, failed: 1, skipped: 0 };
+  }
+  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  Deno.exit(total.failed === 0 ? 0 : 1);
+}
