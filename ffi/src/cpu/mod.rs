@@ -1,6 +1,7 @@
 //! Tensor operations on the CPU, one file each.
 
 pub mod convert;
+pub mod gemm;
 pub mod isa;
 pub mod math;
 pub mod philox;
