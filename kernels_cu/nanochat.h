@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "66cc4b1623f614b5c5ff90c0bb1e81fc"
+#define NC_ABI_HASH "4570439ce5e8d3aa71c2aa1e04e078a4"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -143,6 +143,24 @@ NC_API int32_t nc_progress(nc_context* ctx, void* progress);
 
 /* mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity). */
 NC_API int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode);
+
+/* One AdamW step on p, m, v f32 (n): g *= scale[0]; p *= 1 - lr*wd; m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g^2; p -= (lr/bc1) * m / (sqrt(v)/sqrt(bc2) + eps), bc = 1 - b^t. hyper f32: ADAMW_HYPER. copy (or null) = p in dtypeCopy. A scale that is not finite changes nothing; a null one is 1. */
+NC_API int32_t nc_adamw(nc_context* ctx, void* p, void* m, void* v, void* copy, void* g, void* hyper, void* scale, int64_t n, int32_t dtypeCopy);
+
+/* m += (1-mu) * (g*s - m); u = g*s + mu * (m - g*s); m, g f32 (n), u in dtypeU, s = scale[0] or 1. hyper f32: MUON_HYPER. A scale that is not finite leaves m and makes u 0. */
+NC_API int32_t nc_muon_momentum(nc_context* ctx, void* u, void* m, void* g, void* hyper, void* scale, int64_t n, int32_t dtypeU);
+
+/* p = p * (1 - lr*wd) - lr * factor * o, p f32 (n); copy (or null) = p in dtypeCopy. hyper f32: MUON_HYPER. A scale that is not finite changes nothing. */
+NC_API int32_t nc_muon_update(nc_context* ctx, void* p, void* copy, void* o, void* hyper, void* scale, int64_t n, float factor, int32_t dtypeO, int32_t dtypeCopy);
+
+/* y f64[1] (+)= sum of x^2, x f32 (n), summed in f64 in a fixed order. */
+NC_API int32_t nc_sum_squares(nc_context* ctx, void* y, void* x, int64_t n, int32_t accumulate);
+
+/* y f32[2] = {scale, norm}: norm = sqrt(sum f64[1]), scale = min(1, maxNorm / (norm + 1e-6)), 1 where maxNorm f32[1] <= 0, NaN where the norm is not finite. */
+NC_API int32_t nc_clip_scale(nc_context* ctx, void* y, void* sum, void* maxNorm);
+
+/* y i64[1] = index of the first NaN or infinity of x (n), -1 if none. */
+NC_API int32_t nc_first_non_finite(nc_context* ctx, void* y, void* x, int64_t n, int32_t dtype);
 
 #ifdef __cplusplus
 }

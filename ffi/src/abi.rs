@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "66cc4b1623f614b5c5ff90c0bb1e81fc";
+pub const ABI_HASH: &str = "4570439ce5e8d3aa71c2aa1e04e078a4";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -79,3 +79,40 @@ const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_normal;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_uniform;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i64,
+    i32,
+) -> i32 = crate::nc_adamw;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i64,
+    i32,
+) -> i32 = crate::nc_muon_momentum;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i64,
+    f32,
+    i32,
+    i32,
+) -> i32 = crate::nc_muon_update;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_sum_squares;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void) -> i32 = crate::nc_clip_scale;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_first_non_finite;

@@ -195,10 +195,64 @@ const random = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const optimizer = {
+  nc_adamw: {
+    doc:
+      "One AdamW step on p, m, v f32 (n): g *= scale[0]; p *= 1 - lr*wd; m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g^2; p -= (lr/bc1) * m / (sqrt(v)/sqrt(bc2) + eps), bc = 1 - b^t. hyper f32: ADAMW_HYPER. copy (or null) = p in dtypeCopy. A scale that is not finite changes nothing; a null one is 1.",
+    args: [
+      "ctx: ptr",
+      "p: ptr",
+      "m: ptr",
+      "v: ptr",
+      "copy: ptr",
+      "g: ptr",
+      "hyper: ptr",
+      "scale: ptr",
+      "n: i64",
+      "dtypeCopy: i32",
+    ],
+  },
+  nc_muon_momentum: {
+    doc:
+      "m += (1-mu) * (g*s - m); u = g*s + mu * (m - g*s); m, g f32 (n), u in dtypeU, s = scale[0] or 1. hyper f32: MUON_HYPER. A scale that is not finite leaves m and makes u 0.",
+    args: ["ctx: ptr", "u: ptr", "m: ptr", "g: ptr", "hyper: ptr", "scale: ptr", "n: i64", "dtypeU: i32"],
+  },
+  nc_muon_update: {
+    doc:
+      "p = p * (1 - lr*wd) - lr * factor * o, p f32 (n); copy (or null) = p in dtypeCopy. hyper f32: MUON_HYPER. A scale that is not finite changes nothing.",
+    args: [
+      "ctx: ptr",
+      "p: ptr",
+      "copy: ptr",
+      "o: ptr",
+      "hyper: ptr",
+      "scale: ptr",
+      "n: i64",
+      "factor: f32",
+      "dtypeO: i32",
+      "dtypeCopy: i32",
+    ],
+  },
+  nc_sum_squares: {
+    doc: "y f64[1] (+)= sum of x^2, x f32 (n), summed in f64 in a fixed order.",
+    args: ["ctx: ptr", "y: ptr", "x: ptr", "n: i64", "accumulate: i32"],
+  },
+  nc_clip_scale: {
+    doc:
+      "y f32[2] = {scale, norm}: norm = sqrt(sum f64[1]), scale = min(1, maxNorm / (norm + 1e-6)), 1 where maxNorm f32[1] <= 0, NaN where the norm is not finite.",
+    args: ["ctx: ptr", "y: ptr", "sum: ptr", "maxNorm: ptr"],
+  },
+  nc_first_non_finite: {
+    doc: "y i64[1] = index of the first NaN or infinity of x (n), -1 if none.",
+    args: ["ctx: ptr", "y: ptr", "x: ptr", "n: i64", "dtype: i32"],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
   ...random,
+  ...optimizer,
 } as const satisfies Record<string, AbiRow>;
 
 /** Names of the C functions. */

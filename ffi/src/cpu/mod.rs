@@ -4,6 +4,12 @@ pub mod convert;
 pub mod gemm;
 pub mod isa;
 pub mod math;
+pub mod norm;
+pub mod optimizer;
 pub mod philox;
+#[cfg(test)]
+pub mod testing;
 
+pub use norm::*;
+pub use optimizer::*;
 pub use philox::*;
