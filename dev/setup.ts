@@ -59,7 +59,7 @@ async function step(title: string, command: string, args: string[], print: (line
 export async function setup(print: (line: string) => void): Promise<void> {
   const missing = await missingTools();
   if (missing.length > 0) throw new Error(`Cannot set up nanochat:\n  ${missing.join("\n  ")}`);
-  await step("npm packages", Deno.execPath(), ["install", "--frozen"], print);
+  await step("npm packages", Deno.execPath(), ["install", "--lock=deno.lock", "--frozen"], print);
   const cargo = ["build", "--release", "--locked", "--manifest-path", "ffi/Cargo.toml"];
   await step("CPU library (Rust; 1 to 2 minutes at first)", "cargo", cargo, print);
 }
