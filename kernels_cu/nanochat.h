@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "4570439ce5e8d3aa71c2aa1e04e078a4"
+#define NC_ABI_HASH "192488c42300fbf6cb27fc4c19b63471"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -161,6 +161,27 @@ NC_API int32_t nc_clip_scale(nc_context* ctx, void* y, void* sum, void* maxNorm)
 
 /* y i64[1] = index of the first NaN or infinity of x (n), -1 if none. */
 NC_API int32_t nc_first_non_finite(nc_context* ctx, void* y, void* x, int64_t n, int32_t dtype);
+
+/* Joins `world` ranks as `rank` by a communicator of `kind` (COMM) named by id (idBytes bytes made by rank 0; unused for self); handle to out[0] (u64). */
+NC_API int32_t nc_comm_create(nc_context* ctx, void* out, void* id, int32_t idBytes, int32_t rank, int32_t world, int32_t kind);
+
+/* Leaves a communicator. */
+NC_API int32_t nc_comm_free(nc_context* ctx, void* comm);
+
+/* y (n) = sum (average 1: mean) over the ranks of x (n); y may be x. */
+NC_API int32_t nc_all_reduce(nc_context* ctx, void* comm, void* y, void* x, int64_t n, int32_t average, int32_t dtype);
+
+/* y (n) = this rank's piece of the sum (average 1: mean) over the ranks of x (world, n). */
+NC_API int32_t nc_reduce_scatter(nc_context* ctx, void* comm, void* y, void* x, int64_t n, int32_t average, int32_t dtype);
+
+/* y (world, n) = x (n) of every rank; x may be this rank's piece of y. */
+NC_API int32_t nc_all_gather(nc_context* ctx, void* comm, void* y, void* x, int64_t n, int32_t dtype);
+
+/* y (n) = y of rank `root` on every rank. */
+NC_API int32_t nc_broadcast(nc_context* ctx, void* comm, void* y, int64_t n, int32_t root, int32_t dtype);
+
+/* Enqueues a point that no rank passes before all have come. */
+NC_API int32_t nc_barrier(nc_context* ctx, void* comm);
 
 #ifdef __cplusplus
 }

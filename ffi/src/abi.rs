@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "4570439ce5e8d3aa71c2aa1e04e078a4";
+pub const ABI_HASH: &str = "192488c42300fbf6cb27fc4c19b63471";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -116,3 +116,19 @@ const _: unsafe extern "C" fn(
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_sum_squares;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void) -> i32 = crate::nc_clip_scale;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_first_non_finite;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32, i32, i32, i32) -> i32 = crate::nc_comm_create;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_comm_free;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32, i32) -> i32 =
+    crate::nc_all_reduce;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32, i32) -> i32 =
+    crate::nc_reduce_scatter;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32) -> i32 =
+    crate::nc_all_gather;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32, i32) -> i32 = crate::nc_broadcast;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_barrier;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32) -> i32 = crate::nc_file_map;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_file_unmap;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64, i64) -> i32 = crate::nc_sha256;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32, *mut u8, i64, *mut u8, i32, i64) -> i32 =
+    crate::nc_file_write;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32) -> i32 = crate::nc_disk_free;

@@ -12,7 +12,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 /// Alignment of every allocation, in bytes (one cache line, one AVX-512 register).
@@ -30,6 +30,7 @@ pub struct Task {
 
 enum Command {
     Run(Task),
+    Free(Block, usize),
     Signal(Arc<Signal>, u64),
     Quit,
 }
@@ -130,7 +131,30 @@ impl<T> Memory<T> {
 #[derive(Clone, Copy)]
 struct Block {
     bytes: usize,
-    owned: bool, // false: a mapped file, freed by its own handle
+    kind: BlockKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BlockKind {
+    Heap,
+    MappedFile, // read-only
+}
+
+impl Block {
+    /// Gives the memory back to the system.
+    fn release(self, address: usize) {
+        match self.kind {
+            BlockKind::Heap => {
+                let layout = Layout::from_size_align(self.bytes, ALIGN).expect("layout was valid at allocation");
+                // SAFETY: `address` came from alloc_zeroed with this layout and left the table exactly once.
+                unsafe { dealloc(address as *mut u8, layout) };
+            }
+            // SAFETY: `adopt` took over a mapping of this size; it left the table exactly once.
+            BlockKind::MappedFile => unsafe {
+                libc::munmap(address as *mut c_void, self.bytes);
+            },
+        }
+    }
 }
 
 #[derive(Default)]
@@ -171,6 +195,7 @@ impl Shared {
 /// The handle behind `ctx`.
 pub struct Context {
     pool: Arc<rayon::ThreadPool>,
+    beside: OnceLock<rayon::ThreadPool>,
     queue: Mutex<Sender<Command>>,
     pub shared: Arc<Shared>,
     blocks: Mutex<Blocks>,
@@ -185,12 +210,7 @@ impl Context {
     /// Starts the pool and the queue. `threads` 0 = physical cores that the process may use.
     pub fn new(threads: usize) -> Result<Self> {
         let threads = if threads == 0 { crate::runtime::physical_cores() } else { threads };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("nanochat-{i}"))
-            .build()
-            .map_err(|e| Error::new(STATUS_OUT_OF_MEMORY, format!("Cannot start {threads} threads: {e}")))?;
-        let pool = Arc::new(pool);
+        let pool = Arc::new(start_pool(threads, "nanochat")?);
         let shared = Arc::new(Shared {
             failure: Mutex::new(None),
             profile: Mutex::default(),
@@ -201,6 +221,7 @@ impl Context {
         pool.spawn(move || drain(&receiver, &worker));
         Ok(Context {
             pool,
+            beside: OnceLock::new(),
             queue: Mutex::new(sender),
             shared,
             blocks: Mutex::default(),
@@ -216,9 +237,12 @@ impl Context {
         self.pool.current_num_threads()
     }
 
-    /// Runs `work` now, on this context's pool, beside the queue (tokenizer and file jobs; called from `nonblocking` entries).
+    /// Runs `work` now, beside the queue, on a pool of its own (tokenizer and file jobs; called from `nonblocking` entries).
+    ///
+    /// Worker 0 of the queue's pool never returns to rayon, so with one thread that pool could not run `work` at all.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.pool.install(work)
+        let start = || start_pool(self.threads(), "nanochat-side").unwrap_or_else(|error| error.fail());
+        self.beside.get_or_init(start).install(work)
     }
 
     pub fn set_error(&self, message: String) {
@@ -298,7 +322,7 @@ impl Context {
             return Err(Error::new(STATUS_OUT_OF_MEMORY, message));
         }
         let mut blocks = lock(&self.blocks);
-        blocks.by_address.insert(pointer as usize, Block { bytes: size, owned: true });
+        blocks.by_address.insert(pointer as usize, Block { bytes: size, kind: BlockKind::Heap });
         blocks.allocated += size as i64;
         blocks.peak = blocks.peak.max(blocks.allocated);
         Ok(pointer.cast())
@@ -306,27 +330,33 @@ impl Context {
 
     /// Frees memory of `alloc` behind the work enqueued so far.
     pub fn free(&self, pointer: *mut c_void) -> Result<()> {
-        let address = pointer as usize;
-        let mut blocks = lock(&self.blocks);
-        let Some(block) = blocks.by_address.get(&address).copied().filter(|b| b.owned) else {
-            return Err(Error::invalid(format!("Cannot free {address:#x}: not an allocation of this context")));
-        };
-        blocks.by_address.remove(&address);
-        blocks.allocated -= block.bytes as i64;
-        drop(blocks);
-        let release = move || release(address, block.bytes);
-        self.send(Command::Run(Task { name: "nc_free", job: Arc::new(release) }))
+        self.give_back(pointer, BlockKind::Heap)
     }
 
-    /// Lets ops read a mapped file.
+    /// Takes over a read-only mapping of a file, so that ops may read it.
     pub fn adopt(&self, pointer: *const c_void, bytes: usize) {
-        let block = Block { bytes, owned: false };
+        let block = Block { bytes, kind: BlockKind::MappedFile };
         lock(&self.blocks).by_address.insert(pointer as usize, block);
     }
 
-    /// Forgets a mapped file.
-    pub fn disown(&self, pointer: *const c_void) {
-        lock(&self.blocks).by_address.remove(&(pointer as usize));
+    /// Ends a mapping of `adopt` behind the work enqueued so far.
+    pub fn unmap(&self, pointer: *mut c_void) -> Result<()> {
+        self.give_back(pointer, BlockKind::MappedFile)
+    }
+
+    fn give_back(&self, pointer: *mut c_void, kind: BlockKind) -> Result<()> {
+        let address = pointer as usize;
+        let mut blocks = lock(&self.blocks);
+        let Some(block) = blocks.by_address.get(&address).copied().filter(|block| block.kind == kind) else {
+            let what = if kind == BlockKind::Heap { "an allocation" } else { "a mapped file" };
+            return Err(Error::invalid(format!("Cannot free {address:#x}: not {what} of this context")));
+        };
+        blocks.by_address.remove(&address);
+        if kind == BlockKind::Heap {
+            blocks.allocated -= block.bytes as i64;
+        }
+        drop(blocks);
+        self.send(Command::Free(block, address))
     }
 
     /// Bytes allocated now and at most so far.
@@ -378,8 +408,8 @@ impl Drop for Context {
     fn drop(&mut self) {
         let _ = self.wait();
         let _ = self.send(Command::Quit);
-        for (&address, block) in lock(&self.blocks).by_address.iter().filter(|(_, b)| b.owned) {
-            release(address, block.bytes);
+        for (&address, block) in &lock(&self.blocks).by_address {
+            block.release(address);
         }
     }
 }
@@ -405,16 +435,19 @@ pub fn count(dims: &[i32]) -> Result<usize> {
     Ok(product)
 }
 
-fn release(address: usize, bytes: usize) {
-    let layout = Layout::from_size_align(bytes, ALIGN).expect("layout was valid at allocation");
-    // SAFETY: `address` came from alloc_zeroed with this layout and left the table exactly once.
-    unsafe { dealloc(address as *mut u8, layout) };
+fn start_pool(threads: usize, name: &'static str) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |i| format!("{name}-{i}"))
+        .build()
+        .map_err(|e| Error::new(STATUS_OUT_OF_MEMORY, format!("Cannot start {threads} threads: {e}")))
 }
 
 fn drain(receiver: &Receiver<Command>, shared: &Shared) {
     while let Ok(command) = receiver.recv() {
         match command {
             Command::Run(task) => shared.run(&task),
+            Command::Free(block, address) => block.release(address),
             Command::Signal(signal, number) => signal.fire(number),
             Command::Quit => return,
         }

@@ -9,10 +9,12 @@
 mod abi;
 mod context;
 pub mod cpu;
+mod file;
 mod guard;
 mod runtime;
 
 pub use context::{Context, Memory};
 pub use cpu::*;
+pub use file::*;
 pub use guard::{Error, Result};
 pub use runtime::*;

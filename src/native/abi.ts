@@ -248,11 +248,82 @@ const optimizer = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const comm = {
+  nc_comm_create: {
+    doc:
+      "Joins `world` ranks as `rank` by a communicator of `kind` (COMM) named by id (idBytes bytes made by rank 0; unused for self); handle to out[0] (u64).",
+    args: ["ctx: ptr", "out: buf", "id: buf", "idBytes: i32", "rank: i32", "world: i32", "kind: i32"],
+  },
+  nc_comm_free: { doc: "Leaves a communicator.", args: ["ctx: ptr", "comm: ptr"] },
+  nc_all_reduce: {
+    doc: "y (n) = sum (average 1: mean) over the ranks of x (n); y may be x.",
+    args: ["ctx: ptr", "comm: ptr", "y: ptr", "x: ptr", "n: i64", "average: i32", "dtype: i32"],
+  },
+  nc_reduce_scatter: {
+    doc: "y (n) = this rank's piece of the sum (average 1: mean) over the ranks of x (world, n).",
+    args: ["ctx: ptr", "comm: ptr", "y: ptr", "x: ptr", "n: i64", "average: i32", "dtype: i32"],
+  },
+  nc_all_gather: {
+    doc: "y (world, n) = x (n) of every rank; x may be this rank's piece of y.",
+    args: ["ctx: ptr", "comm: ptr", "y: ptr", "x: ptr", "n: i64", "dtype: i32"],
+  },
+  nc_broadcast: {
+    doc: "y (n) = y of rank `root` on every rank.",
+    args: ["ctx: ptr", "comm: ptr", "y: ptr", "n: i64", "root: i32", "dtype: i32"],
+  },
+  nc_barrier: { doc: "Enqueues a point that no rank passes before all have come.", args: ["ctx: ptr", "comm: ptr"] },
+} as const satisfies Record<string, AbiRow>;
+
+const file = {
+  nc_file_map: {
+    doc:
+      "Maps a file read-only and writes its address and size in bytes to out[0..1] (u64). Ops may read the mapping like device memory and must not write it.",
+    lib: "cpu",
+    args: ["ctx: ptr", "out: buf", "path: buf", "pathBytes: i32"],
+  },
+  nc_file_unmap: {
+    doc: "Ends a mapping behind the work queued before it.",
+    lib: "cpu",
+    args: ["ctx: ptr", "address: ptr"],
+  },
+  nc_sha256: {
+    doc:
+      "Writes the SHA-256 (32 bytes) of every block of blockBytes bytes of memory (the last one shorter), after waiting for the queue.",
+    lib: "cpu",
+    nonblocking: true,
+    args: ["ctx: ptr", "hashes: buf", "memory: ptr", "bytes: i64", "blockBytes: i64"],
+  },
+  nc_file_write: {
+    doc:
+      "Waits for the queue, writes head and then the segments (u64 pairs address, bytes of device memory) to path: through a temporary file, synchronized and renamed, so that path is either whole or untouched. Writes the SHA-256 of every block of blockBytes of the file; nc_progress counts bytes. The buffers and the memory must stay as they are until the call ends.",
+    lib: "cpu",
+    nonblocking: true,
+    args: [
+      "ctx: ptr",
+      "hashes: buf",
+      "path: buf",
+      "pathBytes: i32",
+      "head: buf",
+      "headBytes: i64",
+      "segments: buf",
+      "nSegments: i32",
+      "blockBytes: i64",
+    ],
+  },
+  nc_disk_free: {
+    doc: "Writes the bytes that this user may still write to the disk of an existing file or folder, to out[0] (i64).",
+    lib: "cpu",
+    args: ["ctx: ptr", "out: buf", "path: buf", "pathBytes: i32"],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
   ...random,
   ...optimizer,
+  ...comm,
+  ...file,
 } as const satisfies Record<string, AbiRow>;
 
 /** Names of the C functions. */

@@ -1,5 +1,6 @@
 //! Tensor operations on the CPU, one file each.
 
+pub mod comm;
 pub mod convert;
 pub mod gemm;
 pub mod isa;
@@ -10,6 +11,7 @@ pub mod philox;
 #[cfg(test)]
 pub mod testing;
 
+pub use comm::*;
 pub use norm::*;
 pub use optimizer::*;
 pub use philox::*;
