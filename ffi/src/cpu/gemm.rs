@@ -1,10 +1,35 @@
-//! The matrix product that every other operation builds on: C (+)= A B with fp32 accumulation.
+//! The matrix product that every other operation builds on: C = epilogue(A B), fp32 accumulation, fp32 or bf16 operands of any strides.
 //!
-//! Each element of C is summed over k in a fixed order that depends on k alone, never on m, n or the number of threads.
+//! Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). Operands are packed into panels
+//! (`gemm_pack.rs`), a register tile (`gemm_kernel.rs`) multiplies one panel of A by panels of B, DEPTH units at a time.
+//!
+//! Each element of C is a sum of blocks of DEPTH units of k, each block summed in order from zero, blocks added in order. The cut
+//! depends on k alone; every other size below only says who computes an element when. So bits depend neither on m and n
+//! (inference is batch-invariant) nor on the number of threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
+use crate::cpu::gemm_epilogue::{Epilogue, Output, finish};
+use crate::cpu::gemm_kernel::{TILE_ELEMENTS, Tile, Unit, kernel, panels_at_once, tile};
+use crate::cpu::gemm_pack::{Source, pack};
+use crate::cpu::isa::{Isa, isa};
 use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Units of k that are summed from zero before they are added to the rest: a B panel of this depth stays in the L1 cache.
+const DEPTH: usize = 256;
+/// Units of k that are packed at once (a multiple of DEPTH).
+const PASS: usize = 2048;
+/// Units of a packed block of A (640 KiB: stays in the L2 cache of one core).
+const A_BLOCK: usize = 160 * 1024;
+/// Units of packed B that are in use at once (16 MiB: about a shared cache).
+const B_BLOCK: usize = 4 << 20;
+/// Elements of C whose sums are kept between passes over k.
+const KEPT_SUMS: usize = 8 << 20;
+/// Tasks per thread, so that a late thread costs little.
+const TASKS_PER_THREAD: usize = 6;
+/// Products with fewer multiplications run on the calling thread.
+const SMALL: usize = 1 << 16;
 
 /// A matrix operand: element (i, j) lies at `ptr + i * rs + j * cs`, strides in elements; dtype f32 or bf16.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +39,6 @@ pub struct View {
     pub cs: isize,
     pub dtype: i32,
 }
-
-// SAFETY: a view only reads, and whoever makes it keeps the elements alive and unwritten during the product.
-unsafe impl Send for View {}
-// SAFETY: as above.
-unsafe impl Sync for View {}
 
 impl View {
     /// Rows of `columns` elements without gaps.
@@ -30,27 +50,33 @@ impl View {
     pub fn transposed(self) -> Self {
         View { rs: self.cs, cs: self.rs, ..self }
     }
-
-    /// # Safety
-    /// Element (i, j) exists.
-    unsafe fn at(&self, i: usize, j: usize) -> f32 {
-        let offset = i as isize * self.rs + j as isize * self.cs;
-        // SAFETY: by contract.
-        unsafe {
-            match self.dtype {
-                DTYPE_F32 => self.ptr.cast::<f32>().offset(offset).read(),
-                _ => f32_from_bf16(self.ptr.cast::<u16>().offset(offset).read()),
-            }
-        }
-    }
 }
 
-#[derive(Clone, Copy)]
-struct Output(*mut u8);
-// SAFETY: the tasks write disjoint tiles.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
+/// The right operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right {
+    /// k x n; `relu2`: max(h, 0)^2 of every element h takes its place.
+    View { view: View, relu2: bool },
+    /// What `pack_right` made of a k x n matrix whose elements counted as `dtype`.
+    Packed { ptr: *const u32, dtype: i32 },
+}
+
+/// C = epilogue(A B): A is m x k, B is k x n.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: View,
+    pub b: Right,
+    pub c: Output,
+    pub epilogue: Epilogue,
+    /// The result is known to be symmetric: tiles wholly below the diagonal are not computed (see `mirror`).
+    pub symmetric: bool,
+}
+
+// SAFETY: `product`'s contract covers all its threads; they write disjoint tiles of C.
+unsafe impl Sync for Product {}
 
 /// C (+)= A B on the current rayon pool: `a` is m x k, `b` is k x n, C is row-major f32 or bf16 with `ldc` elements a row.
 ///
@@ -67,44 +93,323 @@ pub unsafe fn gemm(
     k: usize,
     accumulate: bool,
 ) {
-    for dtype in [c_dtype, a.dtype, b.dtype] {
+    let b = Right::View { view: b, relu2: false };
+    let c = Output { ptr: c, ld: ldc, dtype: c_dtype };
+    let epilogue = Epilogue::Plain { accumulate };
+    // SAFETY: by contract.
+    unsafe { product(isa(), &Product { m, n, k, a, b, c, epilogue, symmetric: false }) }
+}
+
+/// What the units of a product with these operand dtypes are: pairs where the CPU multiplies bf16, else everything is widened.
+fn unit(isa: Isa, dtypes: [i32; 2]) -> Unit {
+    if isa == Isa::Avx512Bf16 && dtypes == [DTYPE_BF16; 2] { Unit::Pair } else { Unit::Single }
+}
+
+/// Units (of 4 bytes) of the packed form of a k x n right operand that meets left operands of the same dtype.
+pub fn packed_units(isa: Isa, k: usize, n: usize, dtype: i32) -> usize {
+    let nr = tile(isa).nr;
+    n.next_multiple_of(nr) * k.div_ceil(unit(isa, [dtype; 2]).depth())
+}
+
+/// Packs a k x n right operand once, for many products with left operands of type `dtype`.
+///
+/// # Safety
+/// The view's elements exist; dst has `packed_units` units and nobody else uses it.
+pub unsafe fn pack_right(isa: Isa, dst: *mut u32, view: View, k: usize, n: usize, dtype: i32) {
+    let (unit, nr) = (unit(isa, [dtype; 2]), tile(isa).nr);
+    // SAFETY: by contract.
+    unsafe { pack_panels(isa, unit, dst, &columns(view, k, n, false), 0..n.div_ceil(nr), 0..k.div_ceil(unit.depth())) }
+}
+
+fn columns(view: View, k: usize, n: usize, relu2: bool) -> Source {
+    Source { ptr: view.ptr, ps: view.cs, ks: view.rs, lines: n, depth: k, dtype: view.dtype, relu2 }
+}
+
+/// Packs columns in parallel: panels of `units.len() * nr` units, one after the other.
+unsafe fn pack_panels(isa: Isa, unit: Unit, dst: *mut u32, source: &Source, panels: Range<usize>, units: Range<usize>) {
+    const PANELS: usize = 4; // whole cache lines of an operand whose rows run across panels
+    const UNITS: usize = 512;
+    let nr = tile(isa).nr;
+    let stride = units.len() * nr;
+    let (wide, deep) = (panels.len().div_ceil(PANELS), units.len().div_ceil(UNITS));
+    let dst = Shared(dst);
+    (0..wide * deep).into_par_iter().for_each(|job| {
+        let p = panels.start + job / deep * PANELS;
+        let from = units.start + job % deep * UNITS;
+        let (last, to) = (panels.end.min(p + PANELS), units.end.min(from + UNITS));
+        // SAFETY: jobs write disjoint parts of dst; the rest by contract.
+        unsafe {
+            let dst = dst.get().add((p - panels.start) * stride + (from - units.start) * nr);
+            pack(isa, unit, nr, dst, stride, source, p..last, from, to);
+        }
+    });
+}
+
+/// A pointer that the tasks of one product share.
+#[derive(Clone, Copy)]
+struct Shared<T>(*mut T);
+// SAFETY: the tasks write disjoint parts.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+/// Computes a product on the current rayon pool.
+///
+/// # Safety
+/// The CPU has `isa`. All elements of the operands and of the matrices that the epilogue names exist; C overlaps no operand except
+/// as the epilogue says; nobody else uses C meanwhile.
+pub unsafe fn product(isa: Isa, product: &Product) {
+    let &Product { m, n, k, a, b, c, epilogue, .. } = product;
+    let b_dtype = match b {
+        Right::View { view, .. } => view.dtype,
+        Right::Packed { dtype, .. } => dtype,
+    };
+    for dtype in [a.dtype, b_dtype, c.dtype] {
         assert!(dtype == DTYPE_F32 || dtype == DTYPE_BF16, "dtype {dtype}, expected f32 or bf16");
     }
-    const ROWS: usize = 8;
-    const COLUMNS: usize = 64;
-    let c = Output(c);
-    let (tall, wide) = (m.div_ceil(ROWS), n.div_ceil(COLUMNS));
-    (0..tall * wide).into_par_iter().for_each(|tile| {
-        let c = c;
-        let (i0, j0) = (tile / wide * ROWS, tile % wide * COLUMNS);
-        let (rows, columns) = (ROWS.min(m - i0), COLUMNS.min(n - j0));
-        let mut sums = [[0f32; COLUMNS]; ROWS];
-        // SAFETY: indices stay below m, n and k; this task alone writes the tile.
-        unsafe {
-            for p in 0..k {
-                let mut line = [0f32; COLUMNS];
-                for (j, value) in line[..columns].iter_mut().enumerate() {
-                    *value = b.at(p, j0 + j);
-                }
-                for (i, sums) in sums[..rows].iter_mut().enumerate() {
-                    let x = a.at(i0 + i, p);
-                    for (sum, y) in sums.iter_mut().zip(&line) {
-                        *sum += x * y;
+    if m == 0 || n == 0 {
+        return;
+    }
+    let (unit, tile) = (unit(isa, [a.dtype, b_dtype]), tile(isa));
+    let units = k.div_ceil(unit.depth());
+    let direct = c.dtype == DTYPE_F32 && epilogue.is_plain();
+    // Sums that cannot be collected in C stay with their task, unless k needs several passes.
+    let pass = if direct || units > 2 * PASS { PASS } else { 2 * PASS };
+    let kept = !direct && units > pass;
+    let (tall, wide) = (m.div_ceil(tile.mr), n.div_ceil(tile.nr));
+    let mut chunk = B_BLOCK / (units.clamp(1, pass) * tile.nr);
+    if kept {
+        chunk = chunk.min(KEPT_SUMS / (tall * tile.mr * tile.nr));
+    }
+    let chunk = chunk.clamp(1, wide);
+    let mut b_scratch = Scratch::take(&B_SCRATCH);
+    let mut sums_scratch = Scratch::take(&SUMS_SCRATCH);
+    for first in (0..wide).step_by(chunk) {
+        let panels = first..wide.min(first + chunk);
+        let columns_kept = panels.len() * tile.nr;
+        let kept = kept.then(|| (Shared(sums_scratch.room(tall * tile.mr * columns_kept).cast::<f32>()), columns_kept));
+        let mut from = 0;
+        loop {
+            let to = units.min(from + pass);
+            // SAFETY: by contract; the scratch has the units that are packed.
+            let (b, b_stride) = unsafe {
+                match b {
+                    Right::Packed { ptr, .. } => (ptr.add((panels.start * units + from) * tile.nr), units * tile.nr),
+                    Right::View { view, relu2 } => {
+                        let dst = b_scratch.room(panels.len() * (to - from) * tile.nr);
+                        pack_panels(isa, unit, dst, &columns(view, k, n, relu2), panels.clone(), from..to);
+                        (dst.cast_const(), (to - from) * tile.nr)
                     }
                 }
+            };
+            let pass = Pass {
+                product,
+                isa,
+                unit,
+                tile,
+                direct,
+                kept,
+                panels: panels.clone(),
+                units: from..to,
+                last: to == units,
+                b: Shared(b.cast_mut()),
+                b_stride,
+            };
+            // SAFETY: as above.
+            unsafe { pass.run(tall) };
+            from = to;
+            if pass.last {
+                break;
             }
-            for (i, sums) in sums[..rows].iter().enumerate() {
-                for (j, &sum) in sums[..columns].iter().enumerate() {
-                    let at = (i0 + i) * ldc + j0 + j;
-                    if c_dtype == DTYPE_F32 {
-                        let y = c.0.cast::<f32>().add(at);
-                        *y = if accumulate { *y + sum } else { sum };
-                    } else {
-                        let y = c.0.cast::<u16>().add(at);
-                        *y = bf16_from_f32(if accumulate { f32_from_bf16(*y) + sum } else { sum });
+        }
+    }
+    b_scratch.give(&B_SCRATCH);
+    sums_scratch.give(&SUMS_SCRATCH);
+}
+
+/// One pass over a part of k for a chunk of columns whose panels are packed.
+struct Pass<'a> {
+    product: &'a Product,
+    isa: Isa,
+    unit: Unit,
+    tile: Tile,
+    direct: bool,
+    kept: Option<(Shared<f32>, usize)>,
+    panels: Range<usize>,
+    units: Range<usize>,
+    last: bool,
+    b: Shared<u32>,
+    b_stride: usize,
+}
+
+impl Pass<'_> {
+    /// Cuts the chunk into tasks: blocks of rows (a block of packed A fits the L2 cache) by groups of columns.
+    unsafe fn run(&self, tall: usize) {
+        let wide = self.panels.len();
+        let threads = rayon::current_num_threads();
+        let work = self.product.m * wide * self.tile.nr * self.units.len().max(1);
+        let tasks = if work < SMALL { 1 } else { threads * TASKS_PER_THREAD };
+        let fitting = (A_BLOCK / (self.units.len().max(1) * self.tile.mr)).clamp(4, 16);
+        let blocks =
+            tall.div_ceil(fitting).max(tasks.min(tall / 8)).next_multiple_of(if tasks > 1 { threads } else { 1 });
+        let blocks = blocks.min(tall).max(1);
+        let groups = tasks.div_ceil(blocks).min(wide.div_ceil(panels_at_once(self.isa, self.product.m))).max(1);
+        let cut = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
+        let task = |i: usize| {
+            let group = cut(wide, groups, i / blocks);
+            let group = self.panels.start + group.start..self.panels.start + group.end;
+            // SAFETY: by the contract of `product`; tasks cover disjoint tiles.
+            unsafe { self.task(cut(tall, blocks, i % blocks), group) };
+        };
+        if blocks * groups == 1 {
+            task(0);
+        } else {
+            (0..blocks * groups).into_par_iter().with_max_len(1).for_each(task);
+        }
+    }
+
+    /// Computes the tiles of a range of A panels and a range of B panels.
+    unsafe fn task(&self, rows: Range<usize>, group: Range<usize>) {
+        let &Product { m, n, k, a, c, epilogue, .. } = self.product;
+        let Tile { mr, nr } = self.tile;
+        let depth = self.units.len();
+        let at_once = if rows.len() == 1 { panels_at_once(self.isa, (m - rows.start * mr).min(mr)) } else { 1 };
+        let mut scratch = Scratch::take(&TASK_SCRATCH);
+        let a_units = rows.len() * mr * depth;
+        let sums_ld = at_once * nr;
+        let packed = scratch.room(a_units.next_multiple_of(16) + rows.len() * mr * sums_ld);
+        // SAFETY: the scratch has room for both.
+        let own_sums = unsafe { packed.add(a_units.next_multiple_of(16)).cast::<f32>() };
+        let source = Source { ptr: a.ptr, ps: a.rs, ks: a.cs, lines: m, depth: k, dtype: a.dtype, relu2: false };
+        // SAFETY: by the contract of `product`.
+        unsafe {
+            let (from, to) = (self.units.start, self.units.end);
+            pack(self.isa, self.unit, mr, packed, mr * depth, &source, rows.clone(), from, to);
+        }
+        let mut j = group.start;
+        while j < group.end {
+            let count = if group.end - j >= at_once { at_once } else { 1 };
+            let columns = (count * nr).min(n - j * nr);
+            let mut start = 0;
+            loop {
+                let end = depth.min(start + DEPTH);
+                for i in rows.clone() {
+                    let height = mr.min(m - i * mr);
+                    if self.product.symmetric && (j + count) * nr <= i * mr {
+                        continue;
+                    }
+                    let first = self.units.start + start == 0;
+                    let run = kernel(self.isa, self.unit, height, count);
+                    // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
+                    unsafe {
+                        let a = packed.add((i - rows.start) * mr * depth + start * mr);
+                        let b = self.b.get().add((j - self.panels.start) * self.b_stride + start * nr);
+                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add);
+                        if self.direct {
+                            let add = !first || matches!(epilogue, Epilogue::Plain { accumulate: true });
+                            let y = c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr);
+                            if columns == count * nr {
+                                run(y, c.ld, add);
+                            } else {
+                                let mut sums = [0f32; TILE_ELEMENTS];
+                                run(sums.as_mut_ptr(), count * nr, false);
+                                let epilogue = Epilogue::Plain { accumulate: add };
+                                let (i, j) = ((i * mr, height), (j * nr, columns));
+                                finish(self.isa, &epilogue, &c, sums.as_ptr(), count * nr, i, j);
+                            }
+                        } else {
+                            let (sums, ld) = match self.kept {
+                                Some((sums, ld)) => (sums.get().add(i * mr * ld + (j - self.panels.start) * nr), ld),
+                                None => (own_sums.add((i - rows.start) * mr * sums_ld), sums_ld),
+                            };
+                            run(sums, ld, !first);
+                            if self.last && end == depth {
+                                finish(self.isa, &epilogue, &c, sums, ld, (i * mr, height), (j * nr, columns));
+                            }
+                        }
+                    }
+                }
+                start = end;
+                if end == depth {
+                    break;
+                }
+            }
+            j += count;
+        }
+        scratch.give(&TASK_SCRATCH);
+    }
+}
+
+/// C[i][j] = C[j][i] below the diagonal of an n x n matrix, for the result of a `symmetric` product.
+///
+/// # Safety
+/// C has n rows of n elements and nobody else uses it.
+pub unsafe fn mirror(c: &Output, n: usize) {
+    let (ptr, ld, dtype) = (Shared(c.ptr), c.ld, c.dtype);
+    const BLOCK: usize = 64;
+    (0..n.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
+        let rows = block * BLOCK..n.min(block * BLOCK + BLOCK);
+        for j0 in (0..rows.end).step_by(BLOCK) {
+            for i in rows.clone() {
+                for j in j0..i.min(j0 + BLOCK) {
+                    // SAFETY: j < i < n; only elements below the diagonal are written, only those above are read.
+                    unsafe {
+                        if dtype == DTYPE_F32 {
+                            let c = ptr.get().cast::<f32>();
+                            *c.add(i * ld + j) = *c.add(j * ld + i);
+                        } else {
+                            let c = ptr.get().cast::<u16>();
+                            *c.add(i * ld + j) = *c.add(j * ld + i);
+                        }
                     }
                 }
             }
         }
     });
+}
+
+/// A cache line of units.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u32; 16]);
+
+/// Memory for packed panels that a thread keeps from call to call. Taken out while in use: a thread that waits for its tasks may
+/// start another product meanwhile, which then takes memory of its own.
+#[derive(Default)]
+struct Scratch(Vec<Line>);
+
+type Slot = std::thread::LocalKey<Cell<Scratch>>;
+
+thread_local! {
+    static B_SCRATCH: Cell<Scratch> = Cell::default();
+    static SUMS_SCRATCH: Cell<Scratch> = Cell::default();
+    static TASK_SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl Scratch {
+    fn take(slot: &'static Slot) -> Self {
+        slot.take()
+    }
+
+    /// At least `units` units with unspecified content, aligned to 64 bytes.
+    fn room(&mut self, units: usize) -> *mut u32 {
+        let lines = units.div_ceil(16);
+        if self.0.len() < lines {
+            self.0 = Vec::new(); // the old content is of no use, so it is not copied
+            self.0.resize(lines, Line([0; 16]));
+        }
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// Keeps the larger of this and what the slot has got meanwhile.
+    fn give(self, slot: &'static Slot) {
+        let other = slot.take();
+        slot.set(if other.0.len() > self.0.len() { other } else { self });
+    }
 }

@@ -3,6 +3,11 @@
 pub mod comm;
 pub mod convert;
 pub mod gemm;
+pub mod gemm_epilogue;
+pub mod gemm_kernel;
+pub mod gemm_pack;
+#[cfg(test)]
+mod gemm_tests;
 pub mod isa;
 pub mod math;
 pub mod norm;

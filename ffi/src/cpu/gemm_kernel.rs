@@ -1,0 +1,221 @@
+//! Register tiles of the matrix product: acc (R, P * NR) (+)= A panel (R, units) times P panels of B (units, NR).
+//!
+//! Panels hold 4-byte units, depth first: `a[k * MR + i]`, `b[p * stride + k * NR + j]`. A unit is one f32, or two bf16 that lie next
+//! to each other along k (`vdpbf16ps` multiplies and adds such pairs). Every sum starts at zero, runs over k in order and is then stored or
+//! added, so an element has the same bits in every tile shape (R, P) of one instruction set.
+
+use crate::cpu::isa::Isa;
+
+/// What a 4-byte unit of a panel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// One f32.
+    Single,
+    /// Two bf16, neighbours along k.
+    Pair,
+}
+
+impl Unit {
+    /// Elements along k in a unit.
+    pub fn depth(self) -> usize {
+        match self {
+            Unit::Single => 1,
+            Unit::Pair => 2,
+        }
+    }
+}
+
+/// Rows of an A panel and columns of a B panel.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    pub mr: usize,
+    pub nr: usize,
+}
+
+/// The panel sizes of an instruction set: as many accumulators as fit in its registers.
+pub fn tile(isa: Isa) -> Tile {
+    match isa {
+        Isa::Portable => Tile { mr: 4, nr: 8 },
+        Isa::Avx2 => Tile { mr: 6, nr: 16 },
+        Isa::Avx512 | Isa::Avx512Bf16 => Tile { mr: 12, nr: 32 },
+    }
+}
+
+/// No kernel writes more elements: fewer rows go with more panels.
+pub const TILE_ELEMENTS: usize = 12 * 32;
+
+/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc).
+///
+/// # Safety
+/// The CPU has the instruction set; panels and acc have the elements that the tile shape covers.
+pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool);
+
+/// How many B panels a kernel for `rows` rows can take at once: the fewer the rows, the more panels are in flight, because few rows
+/// are bound by the memory that the panels stream from.
+pub fn panels_at_once(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Portable, _) => 1,
+        (Isa::Avx2, 1..=3) => 2,
+        (Isa::Avx2, _) => 1,
+        (_, 1..=3) => 4,
+        (_, 4..=6) => 2,
+        _ => 1,
+    }
+}
+
+macro_rules! pick {
+    ($name:ident, $panels:literal, $rows:expr, $($r:literal)*) => {
+        match $rows {
+            $($r => $name::<$r, $panels> as Kernel,)*
+            _ => unreachable!("no kernel for {} rows and {} panels", $rows, $panels),
+        }
+    };
+}
+
+/// The kernel for `rows` rows and `panels` panels (1 or `panels_at_once`).
+pub fn kernel(isa: Isa, unit: Unit, rows: usize, panels: usize) -> Kernel {
+    match (isa, unit, panels) {
+        (Isa::Portable, Unit::Single, 1) => pick!(portable, 1, rows, 1 2 3 4),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Unit::Single, 1) => pick!(avx2, 1, rows, 1 2 3 4 5 6),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Unit::Single, 2) => pick!(avx2, 2, rows, 1 2 3),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 1) => pick!(avx512, 1, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 2) => pick!(avx512, 2, rows, 1 2 3 4 5 6),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 4) => pick!(avx512, 4, rows, 1 2 3),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Unit::Pair, 1) => pick!(avx512_bf16, 1, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Unit::Pair, 2) => pick!(avx512_bf16, 2, rows, 1 2 3 4 5 6),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Unit::Pair, 4) => pick!(avx512_bf16, 4, rows, 1 2 3),
+        _ => unreachable!("no kernel for {} with {unit:?} and {panels} panels", isa.name()),
+    }
+}
+
+/// The specification of all kernels, and the one for CPUs without code of their own.
+unsafe fn portable<const R: usize, const P: usize>(
+    units: usize,
+    a: *const u32,
+    b: *const u32,
+    stride: usize,
+    acc: *mut f32,
+    ld: usize,
+    add: bool,
+) {
+    const MR: usize = 4;
+    const NR: usize = 8;
+    let mut sums = [[[0f32; NR]; P]; R];
+    // SAFETY: by the contract of `Kernel`.
+    unsafe {
+        for k in 0..units {
+            let x = a.add(k * MR).cast::<f32>();
+            for p in 0..P {
+                let y = b.add(p * stride + k * NR).cast::<[f32; NR]>().read();
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = x.add(i).read();
+                    for (sum, y) in sums[p].iter_mut().zip(y) {
+                        *sum += x * y;
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.as_flattened().iter().enumerate() {
+                let y = acc.add(i * ld + j);
+                *y = if add { *y + sum } else { sum };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector_kernel {
+    ($name:ident, $features:literal, $mr:literal, $lanes:literal, $zero:path, $load:path, $store:path, $set:path, $sum:path, $multiply:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const P: usize>(
+            units: usize,
+            mut a: *const u32,
+            mut b: *const u32,
+            stride: usize,
+            acc: *mut f32,
+            ld: usize,
+            add: bool,
+        ) {
+            let mut sums = [[[$zero(); 2]; P]; R];
+            // SAFETY: by the contract of `Kernel`.
+            unsafe {
+                for _ in 0..units {
+                    let mut line = [[$zero(); 2]; P];
+                    for (p, line) in line.iter_mut().enumerate() {
+                        let y = b.add(p * stride).cast::<f32>();
+                        *line = [$load(y), $load(y.add($lanes))];
+                    }
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let x = $set(a.add(i).cast::<f32>().read());
+                        for (sums, line) in sums.iter_mut().zip(&line) {
+                            sums[0] = $multiply(sums[0], x, line[0]);
+                            sums[1] = $multiply(sums[1], x, line[1]);
+                        }
+                    }
+                    a = a.add($mr);
+                    b = b.add(2 * $lanes);
+                }
+                for (i, sums) in sums.iter().enumerate() {
+                    for (j, &sum) in sums.as_flattened().iter().enumerate() {
+                        let y = acc.add(i * ld + j * $lanes);
+                        $store(y, if add { $sum($load(y), sum) } else { sum });
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+#[cfg(target_arch = "x86_64")]
+use std::mem::transmute;
+
+#[cfg(target_arch = "x86_64")]
+vector_kernel!(
+    avx2,
+    "avx2,fma",
+    6,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_add_ps,
+    |sum, x, y| _mm256_fmadd_ps(x, y, sum)
+);
+#[cfg(target_arch = "x86_64")]
+vector_kernel!(
+    avx512,
+    "avx512f,avx512bw,avx512vl,avx512dq",
+    12,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_add_ps,
+    |sum, x, y| _mm512_fmadd_ps(x, y, sum)
+);
+#[cfg(target_arch = "x86_64")]
+vector_kernel!(
+    avx512_bf16,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16",
+    12,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_add_ps,
+    |sum, x, y| _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(x), transmute::<__m512, __m512bh>(y))
+);
