@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "192488c42300fbf6cb27fc4c19b63471"
+#define NC_ABI_HASH "0663f8acbea5ec0fdf87e8c4f542e4ee"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -143,6 +143,12 @@ NC_API int32_t nc_progress(nc_context* ctx, void* progress);
 
 /* mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity). */
 NC_API int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode);
+
+/* Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes. */
+NC_API int32_t nc_lm_head_loss(nc_context* ctx, void* losses, void* dx, void* dw, void* x, void* w, void* targets, void* weights, void* scratch, int32_t rows, int32_t C, int32_t V, int32_t Vp, int32_t chunk, float softcap, int32_t accumulate, int32_t dtypeX, int32_t dtypeW);
+
+/* Without gradients, each output or null: losses as nc_lm_head_loss (needs targets), argmax i32 (rows), the topK best ids i32 (rows,topK) and their log-probabilities f32 (rows,topK); the lower id wins among equals. The same bits whatever the other rows. scratch as nc_lm_head_loss. */
+NC_API int32_t nc_lm_head_score(nc_context* ctx, void* losses, void* argmax, void* topIds, void* topLogprobs, void* x, void* w, void* targets, void* scratch, int32_t rows, int32_t C, int32_t V, int32_t Vp, int32_t chunk, int32_t topK, float softcap, int32_t dtypeX, int32_t dtypeW);
 
 /* One AdamW step on p, m, v f32 (n): g *= scale[0]; p *= 1 - lr*wd; m = b1*m + (1-b1)*g; v = b2*v + (1-b2)*g^2; p -= (lr/bc1) * m / (sqrt(v)/sqrt(bc2) + eps), bc = 1 - b^t. hyper f32: ADAMW_HYPER. copy (or null) = p in dtypeCopy. A scale that is not finite changes nothing; a null one is 1. */
 NC_API int32_t nc_adamw(nc_context* ctx, void* p, void* m, void* v, void* copy, void* g, void* hyper, void* scale, int64_t n, int32_t dtypeCopy);

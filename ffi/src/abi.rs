@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "192488c42300fbf6cb27fc4c19b63471";
+pub const ABI_HASH: &str = "0663f8acbea5ec0fdf87e8c4f542e4ee";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -79,6 +79,46 @@ const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_normal;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_uniform;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_lm_head_loss;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+    i32,
+) -> i32 = crate::nc_lm_head_score;
 const _: unsafe extern "C" fn(
     *mut Context,
     *mut c_void,

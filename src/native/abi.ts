@@ -317,10 +317,62 @@ const file = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const loss = {
+  nc_lm_head_loss: {
+    doc:
+      "Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes.",
+    args: [
+      "ctx: ptr",
+      "losses: ptr",
+      "dx: ptr",
+      "dw: ptr",
+      "x: ptr",
+      "w: ptr",
+      "targets: ptr",
+      "weights: ptr",
+      "scratch: ptr",
+      "rows: i32",
+      "C: i32",
+      "V: i32",
+      "Vp: i32",
+      "chunk: i32",
+      "softcap: f32",
+      "accumulate: i32",
+      "dtypeX: i32",
+      "dtypeW: i32",
+    ],
+  },
+  nc_lm_head_score: {
+    doc:
+      "Without gradients, each output or null: losses as nc_lm_head_loss (needs targets), argmax i32 (rows), the topK best ids i32 (rows,topK) and their log-probabilities f32 (rows,topK); the lower id wins among equals. The same bits whatever the other rows. scratch as nc_lm_head_loss.",
+    args: [
+      "ctx: ptr",
+      "losses: ptr",
+      "argmax: ptr",
+      "topIds: ptr",
+      "topLogprobs: ptr",
+      "x: ptr",
+      "w: ptr",
+      "targets: ptr",
+      "scratch: ptr",
+      "rows: i32",
+      "C: i32",
+      "V: i32",
+      "Vp: i32",
+      "chunk: i32",
+      "topK: i32",
+      "softcap: f32",
+      "dtypeX: i32",
+      "dtypeW: i32",
+    ],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
   ...random,
+  ...loss,
   ...optimizer,
   ...comm,
   ...file,

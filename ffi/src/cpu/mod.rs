@@ -9,6 +9,7 @@ pub mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
 pub mod isa;
+pub mod loss;
 pub mod math;
 pub mod norm;
 pub mod optimizer;
@@ -17,6 +18,7 @@ pub mod philox;
 pub mod testing;
 
 pub use comm::*;
+pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
 pub use philox::*;
