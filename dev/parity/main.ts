@@ -6,7 +6,9 @@ import { join } from "@std/path";
 import { Parity } from "./parity.ts";
 
 /** Folders of this layout, in order; null = of a later issue. */
-const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {};
+const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {
+  tasks: () => import("./tasks.ts"),
+};
 
 const ROOT = Deno.env.get("NANOCHAT_GOLDEN") ?? join(import.meta.dirname!, "..", "golden");
 const only = Deno.args;
