@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "0663f8acbea5ec0fdf87e8c4f542e4ee"
+#define NC_ABI_HASH "534b527d8f21232c23f9cf1c954871aa"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2

@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "0663f8acbea5ec0fdf87e8c4f542e4ee";
+pub const ABI_HASH: &str = "534b527d8f21232c23f9cf1c954871aa";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -77,6 +77,16 @@ const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_grap
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_graph_free;
 const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64) -> i32 = crate::nc_parquet_open;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i32) -> i32 = crate::nc_parquet_describe;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_parquet_free;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i32, i32, i32) -> i32 = crate::nc_parquet_read;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void) -> i32 = crate::nc_parquet_layout;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64) -> i32 = crate::nc_parquet_fill;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64, i32) -> i32 = crate::nc_shard_create;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut u8, *mut u8, i64) -> i32 = crate::nc_shard_write;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_shard_finish;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_shard_free;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_normal;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, i64, u64, u64, f32, f32) -> i32 = crate::nc_uniform;
 const _: unsafe extern "C" fn(

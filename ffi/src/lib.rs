@@ -11,10 +11,12 @@ mod context;
 pub mod cpu;
 mod file;
 mod guard;
+pub mod parquet_io;
 mod runtime;
 
 pub use context::{Context, Memory};
 pub use cpu::*;
 pub use file::*;
 pub use guard::{Error, Result};
+pub use parquet_io::*;
 pub use runtime::*;

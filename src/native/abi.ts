@@ -368,9 +368,66 @@ const loss = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const parquet = {
+  nc_parquet_open: {
+    lib: "cpu",
+    doc:
+      "Opens a Parquet file (path in UTF-8) and reads its footer; handle to out[0] (u64), capacity that nc_parquet_describe needs to out[1].",
+    args: ["ctx: ptr", "out: buf", "path: buf", "pathBytes: i64"],
+  },
+  nc_parquet_describe: {
+    lib: "cpu",
+    doc:
+      "Writes JSON {createdBy, sizeBytes, rowGroups: [{rows, bytes}], fields: [{name, type, nullable, children}]} (zero-terminated, cut to capacity).",
+    args: ["ctx: ptr", "text: buf", "file: ptr", "capacity: i32"],
+  },
+  nc_parquet_free: { lib: "cpu", doc: "Closes a Parquet file.", args: ["ctx: ptr", "file: ptr"] },
+  nc_parquet_read: {
+    lib: "cpu",
+    nonblocking: true,
+    doc:
+      "Decodes a field (or all, field -1) of a row group; to out (u64): handle of the chunk, its nodes, its bytes. raw 1: text is not checked to be UTF-8.",
+    args: ["ctx: ptr", "out: buf", "file: ptr", "rowGroup: i32", "field: i32", "raw: i32"],
+  },
+  nc_parquet_layout: {
+    lib: "cpu",
+    doc:
+      "Writes 8 numbers (i64) for each node of a chunk, depth first: length, nulls, then start and bytes of validity, offsets (i32) and values; starts are multiples of 64.",
+    args: ["ctx: ptr", "numbers: buf", "chunk: ptr"],
+  },
+  nc_parquet_fill: {
+    lib: "cpu",
+    doc: "Copies a chunk's buffers into data at the starts of nc_parquet_layout and frees the chunk.",
+    args: ["ctx: ptr", "data: buf", "chunk: ptr", "bytes: i64"],
+  },
+  nc_shard_create: {
+    lib: "cpu",
+    doc: "Starts a Parquet file with one text column at `<path>.tmp`, zstd of the given level; handle to out[0] (u64).",
+    args: ["ctx: ptr", "out: buf", "path: buf", "pathBytes: i64", "level: i32"],
+  },
+  nc_shard_write: {
+    lib: "cpu",
+    nonblocking: true,
+    doc: "Appends a row group: document i is text[ends[i - 1]..ends[i]], ends in i64.",
+    args: ["ctx: ptr", "shard: ptr", "text: buf", "ends: buf", "documents: i64"],
+  },
+  nc_shard_finish: {
+    lib: "cpu",
+    nonblocking: true,
+    doc: "Writes the footer, syncs, renames to the path, syncs the folder.",
+    args: ["ctx: ptr", "shard: ptr"],
+  },
+  nc_shard_free: {
+    lib: "cpu",
+    doc: "Frees a writer; an unfinished file is removed.",
+    args: ["ctx: ptr", "shard: ptr"],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
+  ...parquet,
   ...random,
   ...loss,
   ...optimizer,

@@ -1,0 +1,63 @@
+import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { join } from "@std/path";
+import { temporaryFolder } from "../../dev/testing.ts";
+import { ParquetFile, ParquetWriter, writeParquet } from "./parquet.ts";
+
+const TEXTS = ["", "plain", "Grüße, 語言模型 🙂", "\ufeffmark in front", "a\0b", "x".repeat(100_000)];
+
+Deno.test("ParquetFile.readTexts() returns what writeParquet() wrote", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "a.parquet");
+  await writeParquet(path, TEXTS, { rowGroupSize: 4 });
+  assertEquals(Array.from(Deno.readDirSync(folder.path), (entry) => entry.name), ["a.parquet"]);
+  using file = ParquetFile.open(path);
+  assertEquals([file.rowGroups, file.rows, file.rowsOfGroup], [2, 6, [4, 2]]);
+  assertEquals(file.schema, [{ name: "text", type: "utf8", nullable: true, children: [] }]);
+  assertEquals([...await file.readTexts(0), ...await file.readTexts(1)], TEXTS);
+});
+
+Deno.test("ParquetFile.readTable() stands over one buffer that JavaScript owns", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "a.parquet");
+  await writeParquet(path, TEXTS.slice(0, 3));
+  using file = ParquetFile.open(path);
+  const table = await file.readTable();
+  assertEquals(table.toArray().map((row) => row.text), TEXTS.slice(0, 3));
+  const data = table.getChild("text")!.data[0];
+  assertStrictEquals(data.values.buffer, data.valueOffsets.buffer);
+  // Writing into the buffer shows in the vector: there is no copy in between.
+  new Uint8Array(data.values.buffer, data.values.byteOffset)[0] = "P".charCodeAt(0);
+  assertEquals(table.get(1)?.text, "Plain");
+});
+
+Deno.test("ParquetFile refuses a missing column, a row group out of range and a closed file", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "a.parquet");
+  await writeParquet(path, TEXTS);
+  const file = ParquetFile.open(path);
+  await assertRejects(() => file.readTexts(0, "body"), Error, `it has the columns "text", expected "body"`);
+  await assertRejects(() => file.readTexts(1), Error, "the file has 1 row groups");
+  const reading = file.readTexts(0);
+  file[Symbol.dispose]();
+  file[Symbol.dispose]();
+  assertEquals(await reading, TEXTS); // a read in flight ends before the file is freed
+  await assertRejects(() => file.readTexts(0), Error, "it is closed");
+  assertThrows(() => ParquetFile.open(join(folder.path, "none")), Error, "No such file");
+});
+
+Deno.test("ParquetWriter leaves nothing behind when it is not finished and nothing half-written under the name", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "a.parquet");
+  {
+    using writer = ParquetWriter.create(path);
+    await writer.write(["one"]);
+    assertEquals(Array.from(Deno.readDirSync(folder.path), (entry) => entry.name), ["a.parquet.tmp"]);
+  }
+  assertEquals(Array.from(Deno.readDirSync(folder.path)).length, 0);
+  assertThrows(() => ParquetWriter.create(join(folder.path, "no", "a.parquet")), Error, "Cannot write");
+  assertThrows(() => ParquetWriter.create(path, { level: 99 }), Error, "zstd level 99");
+  using writer = ParquetWriter.create(path);
+  await writer.finish();
+  await assertRejects(() => writer.write(["late"]), Error, "it is finished");
+  assert(Deno.statSync(path).isFile);
+});
