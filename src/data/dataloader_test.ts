@@ -1,0 +1,161 @@
+import { assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "@std/path";
+import fc from "fast-check";
+import { temporaryFolder, testSeed } from "../../dev/testing.ts";
+import { DataLoader, type DocumentEncoder, hashIds, type LoaderOptions } from "./dataloader.ts";
+import { writeParquet } from "./parquet.ts";
+
+/** Ids are the UTF-8 bytes; 256 begins a document. */
+const BYTES: DocumentEncoder = {
+  bosId: 256,
+  encodeBatch: (texts, { prepend }) =>
+    Promise.resolve(texts.map((text) => [prepend, ...new TextEncoder().encode(text)])),
+};
+
+/** Shards as texts: file, row group, document. */
+type Shards = string[][][];
+
+async function writeShards(folder: string, shards: Shards): Promise<string[]> {
+  const files = shards.map((_, i) => join(folder, `shard_${i}.parquet`));
+  // All row groups but the last one of a file have two documents.
+  for (const [i, file] of files.entries()) await writeParquet(file, shards[i].flat(), { rowGroupSize: 2 });
+  return files;
+}
+
+/** The specification: one array of ids, cut into pieces of B*T + 1. */
+function* expectedBatches(
+  shards: Shards,
+  { B, T, rank, world }: { B: number; T: number; rank: number; world: number },
+) {
+  const ids: number[] = [];
+  for (;;) {
+    for (const shard of shards) {
+      for (let group = rank; group < shard.length; group += world) {
+        for (const text of shard[group]) ids.push(256, ...new TextEncoder().encode(text));
+        while (ids.length > B * T) yield ids.splice(0, B * T + 1);
+      }
+    }
+  }
+}
+
+const SHARDS: Shards = [
+  [["first document", "second"], ["third", ""], ["fourth document"]],
+  [["fifth", "sixth of the documents"]],
+  [["seventh", "eighth"], ["ninth", "tenth"], ["eleventh", "twelfth"], ["thirteenth"]],
+];
+
+Deno.test("DataLoader equals the specification for every rank, with and without work ahead", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS);
+  for (const world of [1, 2, 3]) {
+    for (let rank = 0; rank < world; rank++) {
+      for (const prefetch of [0, 3]) {
+        const sizes = { B: 2, T: 5, rank, world };
+        await using loader = new DataLoader({ files, tokenizer: BYTES, prefetch, ...sizes });
+        const expected = expectedBatches(SHARDS, sizes);
+        for (let i = 0; i < 60; i++) {
+          const { inputs, targets, hash } = await loader.next();
+          const ids = expected.next().value!;
+          assertEquals([...inputs], ids.slice(0, -1));
+          assertEquals([...targets], ids.slice(1));
+          assertEquals(hash, hashIds(Int32Array.from(ids)));
+        }
+      }
+    }
+  }
+});
+
+Deno.test("DataLoader resumed at any batch gives the batches of an uninterrupted run", async () => {
+  const text = fc.string({ maxLength: 12 });
+  const shard = fc.array(text, { minLength: 1, maxLength: 9 }).map((texts) => {
+    const groups = [];
+    for (let i = 0; i < texts.length; i += 2) groups.push(texts.slice(i, i + 2));
+    return groups;
+  });
+  const run = fc.record({
+    shards: fc.array(shard, { minLength: 1, maxLength: 3 }),
+    B: fc.integer({ min: 1, max: 3 }),
+    T: fc.integer({ min: 1, max: 9 }),
+    stop: fc.integer({ min: 1, max: 12 }),
+    prefetch: fc.integer({ min: 0, max: 2 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(run, async ({ shards, stop, ...options }) => {
+      using folder = temporaryFolder();
+      const files = await writeShards(folder.path, shards);
+      await using whole = new DataLoader({ files, tokenizer: BYTES, ...options });
+      let state;
+      for (let i = 0; i < stop; i++) state = (await whole.next()).state;
+      const stored = JSON.parse(JSON.stringify(state));
+      await using resumed = new DataLoader({ files, tokenizer: BYTES, ...options, prefetch: 1, state: stored });
+      for (let i = 0; i < 12; i++) {
+        const [a, b] = [await whole.next(), await resumed.next()];
+        assertEquals({ ...b, inputs: [...b.inputs] }, { ...a, inputs: [...a.inputs] });
+      }
+    }),
+    { numRuns: 60, seed: testSeed() },
+  );
+});
+
+Deno.test("DataLoader resumed by the reference's rule goes on at the row group after the stored one", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS);
+  const first = async (state: LoaderOptions["state"], rank: number) => {
+    const options = { files, tokenizer: BYTES, B: 1, T: 5, rank, world: 2, resume: "reference" as const, state };
+    await using loader = new DataLoader(options);
+    return String.fromCharCode(...(await loader.next()).inputs.subarray(1));
+  };
+  assertEquals(await first({ pq_idx: 0, rg_idx: 0 }, 0), "four");
+  assertEquals(await first({ pq_idx: 0, rg_idx: 1 }, 0), "four");
+  assertEquals(await first({ pq_idx: 0, rg_idx: 2 }, 0), "fift"); // past the end: next file, from the rank's first group
+  assertEquals(await first({ pq_idx: 2, rg_idx: 0 }, 1), "thir");
+  assertEquals(await first({ pq_idx: 2, rg_idx: 3 }, 1), "thir"); // the next pass begins with file 0, row group 1
+});
+
+Deno.test("DataLoader refuses a state that is not of this stream", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS);
+  const options = { files, tokenizer: BYTES, B: 1, T: 4 };
+  const state = { epoch: 0, pq_idx: 1, rg_idx: 0, offset: 3, file: "shard_1.parquet", rank: 0, world: 1 };
+  const refused = (change: Partial<LoaderOptions>, message: string) =>
+    assertThrows(() => new DataLoader({ ...options, ...change }), Error, message);
+  refused({ state: { pq_idx: 0, rg_idx: 0 } }, "its state has no token offset");
+  refused({ state, rank: 1, world: 2 }, "its state is of rank 0 of 1, expected rank 1 of 2");
+  refused({ state, files: files.slice(1) }, `shard 1 is "shard_2.parquet", expected "shard_1.parquet"`);
+  refused({ state: { ...state, pq_idx: 7 } }, `shard 7 is "missing"`);
+  refused({ B: 0 }, "Cannot make batches of 0 x 4");
+  refused({ files: [] }, "there are no shards");
+  await using loader = new DataLoader({ ...options, state: { ...state, offset: 1000 } });
+  await assertRejects(() => loader.next(), Error, "expected at least 1000");
+});
+
+Deno.test("DataLoader says that a rank has no row group instead of searching for ever", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS.slice(0, 2));
+  await using loader = new DataLoader({ files, tokenizer: BYTES, B: 1, T: 4, rank: 3, world: 4 });
+  await assertRejects(() => loader.next(), Error, "none of the 2 shards has a row group 3");
+  await assertRejects(() => loader.next(), Error, "none of the 2 shards has a row group 3");
+});
+
+Deno.test("DataLoader reports a damaged shard when its turn comes", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS);
+  Deno.writeTextFileSync(files[1], "not a shard at all");
+  await using loader = new DataLoader({ files, tokenizer: BYTES, B: 1, T: 9 });
+  await loader.next();
+  await assertRejects(
+    async () => {
+      for (;;) await loader.next();
+    },
+    Error,
+    `Cannot open Parquet file "${files[1]}"`,
+  );
+});
+
+Deno.test("hashIds() tells order and length apart", () => {
+  const hash = (...ids: number[]) => hashIds(Int32Array.from(ids));
+  assertEquals(hash(1, 2, 3), hash(1, 2, 3));
+  assertNotEquals(hash(1, 2, 3), hash(3, 2, 1));
+  assertNotEquals(hash(0), hash(0, 0));
+  assertEquals(hash(1, 2).length, 16);
+});
