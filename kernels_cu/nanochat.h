@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "534b527d8f21232c23f9cf1c954871aa"
+#define NC_ABI_HASH "fa1325a1481bab9fcce140ab75598d1b"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -143,6 +143,24 @@ NC_API int32_t nc_progress(nc_context* ctx, void* progress);
 
 /* mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity). */
 NC_API int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode);
+
+/* h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype; layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts. */
+NC_API int32_t nc_linear_fwd(nc_context* ctx, void* y, void* aux, void* x, void* w, void* residual, void* scaleX, void* scaleW, int32_t M, int32_t N, int32_t K, int32_t epilogue, int32_t layoutW, int32_t dtypeY, int32_t dtypeX, int32_t dtypeW);
+
+/* dx (+)= dy W, dy (M,N), w (N,K), dx (M,K). epilogue RELU2: the product is first multiplied by 2 max(aux, 0), aux (M,K) of dtypeDx, the h of the layer below. layoutW PACKED: w is what nc_pack made for BACKWARD. Scales as in nc_linear_fwd. */
+NC_API int32_t nc_linear_bwd_x(nc_context* ctx, void* dx, void* dy, void* w, void* aux, void* scaleDy, void* scaleW, int32_t M, int32_t N, int32_t K, int32_t epilogue, int32_t accumulate, int32_t layoutW, int32_t dtypeDx, int32_t dtypeDy, int32_t dtypeW);
+
+/* dw (+)= dy^T x, dy (M,N), x (M,K), dw f32 (N,K). prologue RELU2: x holds h and max(h, 0)^2 takes its place. Scales as in nc_linear_fwd. */
+NC_API int32_t nc_linear_bwd_w(nc_context* ctx, void* dw, void* dy, void* x, void* scaleDy, void* scaleX, int32_t M, int32_t N, int32_t K, int32_t prologue, int32_t accumulate, int32_t dtypeDy, int32_t dtypeX);
+
+/* Writes the size in bytes of the packed form of a weight (N,K) to bytes[0] (i64); 0 = this library has no packed form. */
+NC_API int32_t nc_pack_bytes(nc_context* ctx, void* bytes, int32_t N, int32_t K, int32_t direction, int32_t dtype);
+
+/* Packs a weight w (N,K), f32 or bf16 rows, for products with operands of dtypePacked: FORWARD for nc_linear_fwd, BACKWARD for nc_linear_bwd_x. */
+NC_API int32_t nc_pack(nc_context* ctx, void* packed, void* w, int32_t N, int32_t K, int32_t direction, int32_t dtypePacked, int32_t dtypeW);
+
+/* o = orthogonalised x by `steps` Newton-Schulz iterations (quintic, as in Muon), each of `batch` matrices (rows, cols) by itself; x, o of dtype f32 or bf16, o may be x. bf16: every operation rounds to bf16, products sum in fp32. scratch: batch * (m*n + 2*m*m) * 4 + 4096 bytes with m = min and n = max of rows and cols. A zero matrix stays zero. */
+NC_API int32_t nc_newton_schulz(nc_context* ctx, void* o, void* x, void* scratch, int32_t batch, int32_t rows, int32_t cols, int32_t steps, int32_t dtype);
 
 /* Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes. */
 NC_API int32_t nc_lm_head_loss(nc_context* ctx, void* losses, void* dx, void* dw, void* x, void* w, void* targets, void* weights, void* scratch, int32_t rows, int32_t C, int32_t V, int32_t Vp, int32_t chunk, float softcap, int32_t accumulate, int32_t dtypeX, int32_t dtypeW);

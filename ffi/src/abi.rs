@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "534b527d8f21232c23f9cf1c954871aa";
+pub const ABI_HASH: &str = "fa1325a1481bab9fcce140ab75598d1b";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -77,6 +77,61 @@ const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_grap
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_graph_free;
 const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_linear_fwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_linear_bwd_x;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_linear_bwd_w;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32, i32, i32) -> i32 = crate::nc_pack_bytes;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i32, i32, i32, i32, i32) -> i32 = crate::nc_pack;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i32, i32, i32, i32, i32) -> i32 =
+    crate::nc_newton_schulz;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64) -> i32 = crate::nc_parquet_open;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i32) -> i32 = crate::nc_parquet_describe;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_parquet_free;

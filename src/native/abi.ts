@@ -424,9 +424,110 @@ const parquet = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+const products = {
+  nc_linear_fwd: {
+    doc:
+      "h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype; layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts.",
+    args: [
+      "ctx: ptr",
+      "y: ptr",
+      "aux: ptr",
+      "x: ptr",
+      "w: ptr",
+      "residual: ptr",
+      "scaleX: ptr",
+      "scaleW: ptr",
+      "M: i32",
+      "N: i32",
+      "K: i32",
+      "epilogue: i32",
+      "layoutW: i32",
+      "dtypeY: i32",
+      "dtypeX: i32",
+      "dtypeW: i32",
+    ],
+  },
+  nc_linear_bwd_x: {
+    doc:
+      "dx (+)= dy W, dy (M,N), w (N,K), dx (M,K). epilogue RELU2: the product is first multiplied by 2 max(aux, 0), aux (M,K) of dtypeDx, the h of the layer below. layoutW PACKED: w is what nc_pack made for BACKWARD. Scales as in nc_linear_fwd.",
+    args: [
+      "ctx: ptr",
+      "dx: ptr",
+      "dy: ptr",
+      "w: ptr",
+      "aux: ptr",
+      "scaleDy: ptr",
+      "scaleW: ptr",
+      "M: i32",
+      "N: i32",
+      "K: i32",
+      "epilogue: i32",
+      "accumulate: i32",
+      "layoutW: i32",
+      "dtypeDx: i32",
+      "dtypeDy: i32",
+      "dtypeW: i32",
+    ],
+  },
+  nc_linear_bwd_w: {
+    doc:
+      "dw (+)= dy^T x, dy (M,N), x (M,K), dw f32 (N,K). prologue RELU2: x holds h and max(h, 0)^2 takes its place. Scales as in nc_linear_fwd.",
+    args: [
+      "ctx: ptr",
+      "dw: ptr",
+      "dy: ptr",
+      "x: ptr",
+      "scaleDy: ptr",
+      "scaleX: ptr",
+      "M: i32",
+      "N: i32",
+      "K: i32",
+      "prologue: i32",
+      "accumulate: i32",
+      "dtypeDy: i32",
+      "dtypeX: i32",
+    ],
+  },
+  nc_pack_bytes: {
+    doc:
+      "Writes the size in bytes of the packed form of a weight (N,K) to bytes[0] (i64); 0 = this library has no packed form.",
+    args: ["ctx: ptr", "bytes: buf", "N: i32", "K: i32", "direction: i32", "dtype: i32"],
+  },
+  nc_pack: {
+    doc:
+      "Packs a weight w (N,K), f32 or bf16 rows, for products with operands of dtypePacked: FORWARD for nc_linear_fwd, BACKWARD for nc_linear_bwd_x.",
+    args: [
+      "ctx: ptr",
+      "packed: ptr",
+      "w: ptr",
+      "N: i32",
+      "K: i32",
+      "direction: i32",
+      "dtypePacked: i32",
+      "dtypeW: i32",
+    ],
+  },
+  nc_newton_schulz: {
+    doc:
+      "o = orthogonalised x by `steps` Newton-Schulz iterations (quintic, as in Muon), each of `batch` matrices (rows, cols) by itself; x, o of dtype f32 or bf16, o may be x. bf16: every operation rounds to bf16, products sum in fp32. scratch: batch * (m*n + 2*m*m) * 4 + 4096 bytes with m = min and n = max of rows and cols. A zero matrix stays zero.",
+    args: [
+      "ctx: ptr",
+      "o: ptr",
+      "x: ptr",
+      "scratch: ptr",
+      "batch: i32",
+      "rows: i32",
+      "cols: i32",
+      "steps: i32",
+      "dtype: i32",
+    ],
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
+  ...products,
   ...parquet,
   ...random,
   ...loss,

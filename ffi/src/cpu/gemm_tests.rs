@@ -4,6 +4,7 @@ use super::convert::{bf16_from_f32, f32_from_bf16};
 use super::gemm::{Product, Right, View, gemm, mirror, pack_right, packed_units, product};
 use super::gemm_epilogue::{Epilogue, Output};
 use super::isa::{Isa, detected};
+use super::testing::seed;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
 
 /// Elements of one dtype, as the library sees them.
@@ -41,11 +42,8 @@ impl Elements {
 struct Values(u64);
 
 impl Values {
-    /// The seed of NANOCHAT_TEST_SEED, or one that never changes.
     fn new(salt: u64) -> Self {
-        let seed = std::env::var("NANOCHAT_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20260101);
-        println!("seed {seed}");
-        Values(seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Values(seed() ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -9,8 +9,10 @@ pub mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
 pub mod isa;
+pub mod linear;
 pub mod loss;
 pub mod math;
+pub mod newton_schulz;
 pub mod norm;
 pub mod optimizer;
 pub mod philox;
@@ -18,7 +20,9 @@ pub mod philox;
 pub mod testing;
 
 pub use comm::*;
+pub use linear::*;
 pub use loss::*;
+pub use newton_schulz::*;
 pub use norm::*;
 pub use optimizer::*;
 pub use philox::*;
