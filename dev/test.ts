@@ -152,13 +152,23 @@ const cargoTest = (name: string, extra: string[]): Step => ({
   read: readCargo,
 });
 
+const parity = (): Step => ({
+  name: "parity",
+  command: DENO,
+  args: ["run", "-A", "--no-check", LOCK, "dev/parity/main.ts"],
+  read: readOwn,
+  show: true,
+});
+
 function stepsOf(tier: string): Step[] {
   const unit = () => [...staticSteps(), cargoTest("Rust unit tests", []), denoTest("unit", "unit tests")];
   switch (tier) {
     case "ok":
       return unit();
     case "test":
-      return [...unit(), denoTest("cli", "command line")];
+      return [...unit(), parity(), denoTest("cli", "command line")];
+    case "parity":
+      return [parity()];
     case "slow":
       return [cargoTest("Rust slow tests", ["--", "--ignored"]), denoTest("slow", "slow tests")];
     case "data":

@@ -1,5 +1,5 @@
 /** The program: argv to command to exit code. Wrong usage is 2, a failure 1; one clear line each, a stack only with `--verbose`. */
-import { allFlags, type Command, COMMON_FLAGS, type Invocation } from "./command.ts";
+import { allFlags, type Command, type COMMON_FLAGS, type Invocation } from "./command.ts";
 import { formatConfigValue } from "./config_file.ts";
 import { type FlagTable, UsageError, type Values } from "./flags.ts";
 import { commandHelp, programHelp } from "./help.ts";
@@ -24,7 +24,7 @@ export async function main({ commands, args, env }: Program): Promise<number> {
   let helpOf = "nanochat --help";
   try {
     const first = args[0];
-    if (first === undefined) return printed(terminal, nextStep(env));
+    if (first === undefined) return printed(terminal, nextStep(env.NANOCHAT_BASE_DIR));
     if (first === "--version") return printed(terminal, VERSION);
     if (first === "--help" || first === "-h" || (first === "help" && args.length === 1)) {
       return printed(terminal, programHelp(commands));

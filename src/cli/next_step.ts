@@ -1,6 +1,63 @@
 /** What `nanochat` without arguments says: it looks at what exists and names the one sensible next command. */
+import { join } from "@std/path";
+import { entries, type Folders, listPlaces, resolveBaseDir, STAGES, TOKENIZER_FILE } from "../data/base_dir.ts";
+import { listSteps } from "../model/checkpoint_folder.ts";
+import { libraryCandidates } from "../native/load.ts";
 
-/** Returns one line, or a few, that end with the command to type. */
-export function nextStep(_env: Readonly<Record<string, string>>): string {
-  return "";
+/** What lies in the base folder and in the most recent run. */
+export interface Found {
+  /** The native library was built. */
+  readonly library: boolean;
+  readonly model: boolean;
+  /** Name of the newest run without a model: it was interrupted. */
+  readonly unfinishedRun?: string;
+  readonly tokenizer: boolean;
+  readonly data: boolean;
+}
+
+/** Returns the advice for what was found: one line, the command last. */
+export function adviceFor({ library, model, unfinishedRun, tokenizer, data }: Found): string {
+  if (!library) return 'The native library is not built yet; build it with "deno task setup"';
+  if (model) return 'A model is here; talk to it with "nanochat chat"';
+  if (unfinishedRun) {
+    return `The run "${unfinishedRun}" is not finished; continue it with "nanochat run ${unfinishedRun}"`;
+  }
+  if (tokenizer) return 'A tokenizer is here, but no model; train one with "nanochat train --depth=4"';
+  if (data) return 'Text is here, but no tokenizer; train one with "nanochat tokenizer train"';
+  return 'Nothing is here yet; "nanochat run tiny" trains a small model from raw text in some minutes';
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function hasModel(place: Folders): boolean {
+  return STAGES.some((stage) => {
+    const folder = join(place.checkpoints, stage);
+    return entries(folder).some((entry) => entry.isDirectory && listSteps(join(folder, entry.name)).length > 0);
+  });
+}
+
+const hasTokenizer = (place: Folders) => exists(join(place.tokenizer, TOKENIZER_FILE));
+
+/** Looks into a base folder. */
+export function look(base: string): Found {
+  const [own, ...runs] = listPlaces(base);
+  return {
+    library: libraryCandidates("cpu").some(exists),
+    model: [own, ...runs].some(hasModel),
+    unfinishedRun: runs.find((place) => !hasModel(place))?.run,
+    tokenizer: hasTokenizer(own),
+    data: entries(own.data).some(({ name }) => name.endsWith(".parquet")),
+  };
+}
+
+/** Names the next command; `baseDir` is what NANOCHAT_BASE_DIR says. */
+export function nextStep(baseDir: string | undefined): string {
+  return adviceFor(look(resolveBaseDir(baseDir)));
 }
