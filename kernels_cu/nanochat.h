@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "fa1325a1481bab9fcce140ab75598d1b"
+#define NC_ABI_HASH "328af666166b23c7d745574f35222976"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -143,6 +143,60 @@ NC_API int32_t nc_progress(nc_context* ctx, void* progress);
 
 /* mode 1: clear and start timing every op; 0: stop. Writes the figures so far as JSON [{op, calls, ms}] (zero-terminated, cut to capacity). */
 NC_API int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode);
+
+/* y = x: f32 or bf16 to either, i32 or u16 to i32. */
+NC_API int32_t nc_cast(nc_context* ctx, void* y, void* x, int64_t n, int32_t dtypeY, int32_t dtypeX);
+
+/* y = a + b; y may alias a. */
+NC_API int32_t nc_add(nc_context* ctx, void* y, void* a, void* b, int64_t n, int32_t dtype);
+
+/* y = max(h, 0)^2. */
+NC_API int32_t nc_relu2_fwd(nc_context* ctx, void* y, void* h, int64_t n, int32_t dtype);
+
+/* dh (+)= 2 max(h, 0) dy. */
+NC_API int32_t nc_relu2_bwd(nc_context* ctx, void* dh, void* dy, void* h, int64_t n, int32_t accumulate, int32_t dtype);
+
+/* y (rows, C) = w[ids], w (V, C), ids i32; an id outside [0, V) fails the queue. */
+NC_API int32_t nc_embedding_fwd(nc_context* ctx, void* y, void* w, void* ids, int32_t rows, int32_t C, int32_t V, int32_t dtypeY, int32_t dtypeW);
+
+/* dw f32 (V, C): dw[ids[r]] (+)= dy[r], in the order of r; dy of dtype. */
+NC_API int32_t nc_embedding_bwd(nc_context* ctx, void* dw, void* dy, void* ids, int32_t rows, int32_t C, int32_t V, int32_t accumulate, int32_t dtype);
+
+/* y[i] = x[index[i]], rows of C elements, index i32 (n) below nX. */
+NC_API int32_t nc_gather_rows(nc_context* ctx, void* y, void* x, void* index, int32_t n, int32_t C, int32_t nX, int32_t dtype);
+
+/* rstd = 1 / sqrt(mean(x^2) + eps), y = x rstd, mean over C; rstd f32 (rows) or null. */
+NC_API int32_t nc_rmsnorm_fwd(nc_context* ctx, void* y, void* rstd, void* x, int32_t rows, int32_t C, float eps, int32_t dtype);
+
+/* dx (+)= rstd (dy - xhat mean(dy xhat)), xhat = x rstd; dx may alias dy. */
+NC_API int32_t nc_rmsnorm_bwd(nc_context* ctx, void* dx, void* dy, void* x, void* rstd, int32_t rows, int32_t C, int32_t accumulate, int32_t dtype);
+
+/* x, y (B, T, H, D); r1 = x1 cos + x2 sin, r2 = x2 cos - x1 sin (halves of D), rstd = 1 / sqrt(mean(r^2) + eps) per head, y = scale r rstd; y may alias x. Token t of row b sits at position (positions[b] or 0 if null) + t of the f32 tables (tableLength, D / 2); beyond the table (padding) its last row counts. rstd f32 (B, T, H) or null. */
+NC_API int32_t nc_qk_rope_norm_fwd(nc_context* ctx, void* y, void* rstd, void* x, void* cos, void* sin, void* positions, int32_t B, int32_t T, int32_t H, int32_t D, int32_t tableLength, float eps, float scale, int32_t dtype);
+
+/* From the output y: xhat = y / scale, dr = scale rstd (dy - xhat mean(dy xhat)), dx1 (+)= dr1 cos - dr2 sin, dx2 (+)= dr1 sin + dr2 cos; dx may alias dy. */
+NC_API int32_t nc_qk_rope_norm_bwd(nc_context* ctx, void* dx, void* dy, void* y, void* rstd, void* cos, void* sin, void* positions, int32_t B, int32_t T, int32_t H, int32_t D, int32_t tableLength, float scale, int32_t accumulate, int32_t dtype);
+
+/* Causal attention: o, q (B, T, H, D); k, v (B, T, G, D); head h on key head floor(h G / H); window w >= 0: query i sees keys i - w to i, -1 = all before it; lse f32 (B, H, T) or null = log of the sum of e^(scale q.k). lengths i32 (B) or null: tokens from lengths[b] on are padding, with o and lse 0, and take no part. */
+NC_API int32_t nc_attention_fwd(nc_context* ctx, void* o, void* lse, void* q, void* k, void* v, void* lengths, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t window, float scale, int32_t dtype);
+
+/* Overwrites dq, dk, dv (0 for padding) and delta f32 (B, H, T) = rowsum(dO o), from o and lse of nc_attention_fwd. */
+NC_API int32_t nc_attention_bwd(nc_context* ctx, void* dq, void* dk, void* dv, void* delta, void* dO, void* q, void* k, void* v, void* o, void* lse, void* lengths, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t window, float scale, int32_t dtype);
+
+/* Attention to a cache (B, G, capacity, D) that already holds this chunk: o, q (B, T, H, D); query t < counts[b] of row b sees keys up to positions[b] + t (window as in nc_attention_fwd), other rows of o are 0. positions, counts i32 (B). The bits of a query depend on its position alone. */
+NC_API int32_t nc_attention_cached_fwd(nc_context* ctx, void* o, void* q, void* kCache, void* vCache, void* positions, void* counts, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t capacity, int32_t window, float scale, int32_t dtype);
+
+/* Writes tokens t < counts[b] of k, v (B, T, G, D) into the caches (B, G, capacity, D) at positions[b] + t; beyond the capacity fails the queue. */
+NC_API int32_t nc_kv_append(nc_context* ctx, void* kCache, void* vCache, void* k, void* v, void* positions, void* counts, int32_t B, int32_t T, int32_t G, int32_t D, int32_t capacity, int32_t dtype);
+
+/* y f32 (rows, V) = cap tanh(x / cap) of the first V columns of x, rows xStride elements apart. */
+NC_API int32_t nc_softcap_fwd(nc_context* ctx, void* y, void* x, int32_t rows, int32_t V, int32_t xStride, float cap, int32_t dtypeX);
+
+/* y f32[1] (+)= sum of w x over n, f32 with f64 sums in a fixed order; w null = ones. */
+NC_API int32_t nc_weighted_sum(nc_context* ctx, void* y, void* x, void* w, int64_t n, int32_t accumulate);
+
+/* Draws ids i32 (rows) from logits f32 (rows, V). seeds u64, samples, draws, topK i32, temperatures, topP f32, one each a row. temperature 0: the largest logit, lowest id among equals. Else softmax(logits / temperature) over exactly topK (0 = all) largest, lowest ids among equals, of these the smallest set with mass >= topP (1 = all), drawn in the order of ids with the uniform number of Philox4x32-10 (key = seed, counter = (draw, sample, 0, 0)). logprobs f32 (rows) or null: log-softmax of the id over all V at temperature 1. NaN or +inf fails the queue. */
+NC_API int32_t nc_sample(nc_context* ctx, void* ids, void* logprobs, void* logits, void* seeds, void* samples, void* draws, void* temperatures, void* topK, void* topP, int32_t rows, int32_t V);
 
 /* h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype; layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts. */
 NC_API int32_t nc_linear_fwd(nc_context* ctx, void* y, void* aux, void* x, void* w, void* residual, void* scaleX, void* scaleW, int32_t M, int32_t N, int32_t K, int32_t epilogue, int32_t layoutW, int32_t dtypeY, int32_t dtypeX, int32_t dtypeW);

@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "fa1325a1481bab9fcce140ab75598d1b";
+pub const ABI_HASH: &str = "328af666166b23c7d745574f35222976";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -77,6 +77,155 @@ const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_grap
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_graph_free;
 const _: unsafe extern "C" fn(*mut Context, *mut u8) -> i32 = crate::nc_progress;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, i32, i32) -> i32 = crate::nc_profile;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32, i32) -> i32 = crate::nc_cast;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_add;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i64, i32) -> i32 = crate::nc_relu2_fwd;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32, i32) -> i32 =
+    crate::nc_relu2_bwd;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i32, i32, i32, i32, i32) -> i32 =
+    crate::nc_embedding_fwd;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i32, i32, i32, i32, i32) -> i32 =
+    crate::nc_embedding_bwd;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i32, i32, i32, i32) -> i32 =
+    crate::nc_gather_rows;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i32, i32, f32, i32) -> i32 =
+    crate::nc_rmsnorm_fwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_rmsnorm_bwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    f32,
+    i32,
+) -> i32 = crate::nc_qk_rope_norm_fwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+    i32,
+) -> i32 = crate::nc_qk_rope_norm_bwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+) -> i32 = crate::nc_attention_fwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+) -> i32 = crate::nc_attention_bwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    f32,
+    i32,
+) -> i32 = crate::nc_attention_cached_fwd;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+    i32,
+) -> i32 = crate::nc_kv_append;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, i32, i32, i32, f32, i32) -> i32 =
+    crate::nc_softcap_fwd;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, i64, i32) -> i32 =
+    crate::nc_weighted_sum;
+const _: unsafe extern "C" fn(
+    *mut Context,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
+    i32,
+) -> i32 = crate::nc_sample;
 const _: unsafe extern "C" fn(
     *mut Context,
     *mut c_void,

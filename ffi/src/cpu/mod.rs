@@ -1,7 +1,12 @@
 //! Tensor operations on the CPU, one file each.
 
+pub mod attention;
+pub mod attention_bwd;
+pub mod attention_cached;
 pub mod comm;
 pub mod convert;
+pub mod elementwise;
+pub mod embedding;
 pub mod gemm;
 pub mod gemm_epilogue;
 pub mod gemm_kernel;
@@ -9,6 +14,7 @@ pub mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
 pub mod isa;
+pub mod kv_cache;
 pub mod linear;
 pub mod loss;
 pub mod math;
@@ -16,13 +22,32 @@ pub mod newton_schulz;
 pub mod norm;
 pub mod optimizer;
 pub mod philox;
+pub mod pieces;
+pub mod qk_rope_norm;
+pub mod rmsnorm;
+pub mod sample;
+pub mod simd;
+pub mod softcap;
 #[cfg(test)]
 pub mod testing;
+pub mod tile;
+pub mod weighted_sum;
 
+pub use attention::*;
+pub use attention_bwd::*;
+pub use attention_cached::*;
 pub use comm::*;
+pub use elementwise::*;
+pub use embedding::*;
+pub use kv_cache::*;
 pub use linear::*;
 pub use loss::*;
 pub use newton_schulz::*;
 pub use norm::*;
 pub use optimizer::*;
 pub use philox::*;
+pub use qk_rope_norm::*;
+pub use rmsnorm::*;
+pub use sample::*;
+pub use softcap::*;
+pub use weighted_sum::*;

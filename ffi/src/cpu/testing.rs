@@ -3,6 +3,7 @@
 use crate::Context;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::philox::philox4x32;
+use crate::cpu::simd::Element;
 use std::ffi::c_void;
 
 /// A context to call C functions with. Memory lives as long as it does.
@@ -24,6 +25,11 @@ impl Rig {
         let pointer = self.cx.alloc(size_of_val(x) as i64).unwrap();
         self.cx.memory::<T>(pointer, x.len(), "x").unwrap().get_mut().copy_from_slice(x);
         pointer
+    }
+
+    /// Device memory of `n` elements that hold junk, so that an output that is not written shows.
+    pub fn junk<T: Copy + 'static>(&self, n: usize) -> *mut c_void {
+        self.put(&vec![0x4du8; n * size_of::<T>()])
     }
 
     /// What `n` elements at `pointer` hold after everything enqueued so far.
@@ -81,5 +87,34 @@ pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], tolerance: f64
     assert_eq!(actual.len(), expected.len(), "{name}");
     for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         assert!((f64::from(a) - e).abs() <= tolerance, "{name}[{i}]: {a}, expected {e} within {tolerance:e}");
+    }
+}
+
+/// `random` numbers in [-1, 1), rounded to an element type.
+pub fn elements<E: Element>(n: usize, stream: u32) -> Vec<E> {
+    random(n, stream, 1.0).into_iter().map(E::from_f32).collect()
+}
+
+pub fn widen<E: Element>(x: &[E]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x.to_f32())).collect()
+}
+
+/// Asserts that all elements agree up to the rounding of their type and of f32 sums of `depth` terms of their size.
+pub fn close<E: Element>(name: &str, actual: &[E], expected: &[f64], depth: usize) {
+    assert_eq!(actual.len(), expected.len(), "{name}: length");
+    let scale = expected.iter().fold(0.1f64, |a, b| a.max(b.abs()));
+    let unit = if E::IS_F32 { 2f64.powi(-24) } else { 2f64.powi(-8) };
+    let bound = scale * (unit * 2.0 + 2f64.powi(-22) * (depth as f64).sqrt().max(4.0));
+    for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
+        let a = f64::from(a.to_f32());
+        assert!((a - e).abs() <= bound, "{name}[{i}] = {a}, expected {e} within {bound:e}");
+    }
+}
+
+/// Runs `work` on pools of 1, 2 and 3 threads and asserts equal results.
+pub fn same_on_any_pool<T: PartialEq>(work: impl Fn(&Rig) -> T) {
+    let first = work(&Rig::new(1));
+    for threads in [2, 3] {
+        assert!(first == work(&Rig::new(threads)), "{threads} threads give other bits than one");
     }
 }

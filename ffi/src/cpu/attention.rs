@@ -1,0 +1,499 @@
+//! Causal attention of whole sequences, forward: FlashAttention (arXiv 2205.14135) on TILE x TILE tiles, online softmax (1805.02867).
+//!
+//!   s_ij = scale q_i . k_j for keys j in (i - window)..=i,  o_i = sum_j e^(s_ij - m_i) v_j / l_i,  lse_i = m_i + ln l_i
+//!
+//! q, o (B, T, H, D); k, v (B, T, G, D); head h uses key head floor(h G / H); lse (B, H, T). Queries lie along vector lanes: scores
+//! and outputs of a tile are kept transposed (key or d, query), so that maxima, sums and rescaling of the softmax never cross lanes.
+//! A task is one query tile of one head; its key tiles come in rising order.
+
+use crate::Context;
+use crate::abi::{DTYPE_BF16, DTYPE_F32};
+use crate::context::{Memory, count};
+use crate::cpu::elementwise::float_only;
+use crate::cpu::pieces::{fail, pieces};
+use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
+use crate::cpu::tile::{MAX_D, PackRows, PackTransposed, Parts, Product, Start, TILE, UnpackTransposed, with_scratch};
+use crate::guard::{Error, Result, entry};
+use std::ffi::c_void;
+
+/// Sizes and options that forward and backward share.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub B: usize,
+    pub T: usize,
+    pub H: usize,
+    pub G: usize,
+    pub D: usize,
+    /// Keys before the query that it sees; None = all.
+    pub window: Option<usize>,
+    pub scale: f32,
+}
+
+impl Shape {
+    pub fn new([B, T, H, G, D]: [i32; 5], window: i32, scale: f32) -> Result<Self> {
+        count(&[B, T, H, D])?;
+        if G < 1 || H % G != 0 {
+            return Err(Error::invalid(format!(
+                "Cannot attend: {H} query heads on {G} key heads, expected a multiple of them"
+            )));
+        }
+        if D < 1 || D as usize > MAX_D {
+            return Err(Error::invalid(format!("Cannot attend: head size {D}, expected 1 to {MAX_D}")));
+        }
+        if window < -1 {
+            return Err(Error::invalid(format!("Cannot attend: window {window}, expected at least 0, or -1 for all")));
+        }
+        let window = usize::try_from(window).ok();
+        Ok(Shape { B: B as usize, T: T as usize, H: H as usize, G: G as usize, D: D as usize, window, scale })
+    }
+
+    /// Elements of q and of k.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.B * self.T * self.H * self.D, self.B * self.T * self.G * self.D)
+    }
+
+    /// First key that query i sees.
+    pub fn first_key(&self, i: usize) -> usize {
+        self.window.map_or(0, |window| i.saturating_sub(window))
+    }
+
+    /// Head size rounded up to a cache line.
+    pub fn width(&self) -> usize {
+        self.D.next_multiple_of(16)
+    }
+}
+
+/// Valid tokens of row b; fails the queue when the number is impossible.
+pub fn row_length(lengths: &Option<Memory<i32>>, b: usize, T: usize) -> usize {
+    let Some(lengths) = lengths else { return T };
+    let length = lengths.get()[b];
+    if length < 0 || length as usize > T {
+        fail(format!("Cannot attend: row {b} has length {length}, expected 0 to {T}"));
+    }
+    length as usize
+}
+
+/// Which scores of a tile count: key j0 + j is seen by query q0 + i where key <= query and key >= query - window.
+#[derive(Clone, Copy)]
+pub struct Mask {
+    /// q0 - j0.
+    pub ahead: isize,
+    pub window: Option<usize>,
+}
+
+impl Mask {
+    /// True when some pair of the tile is hidden.
+    pub fn cuts(&self, queries: usize, keys: usize) -> bool {
+        let (queries, keys) = (queries as isize, keys as isize);
+        keys - 1 > self.ahead || self.window.is_some_and(|window| self.ahead + queries - 1 > window as isize)
+    }
+
+    /// `s` where key j is seen by the queries `i` (lane numbers plus the vector's first), else `hidden`.
+    #[inline(always)]
+    pub fn apply<V: Lanes>(&self, s: V, i: V, j: usize, hidden: V) -> V {
+        // SAFETY: s is a value of V. Offsets are below 2^24, so f32 holds them exactly.
+        unsafe {
+            let lead = i.add(V::splat((self.ahead - j as isize) as f32)); // query - key
+            let s = V::splat(0.0).where_le(lead, s, hidden);
+            match self.window {
+                Some(window) => lead.where_le(V::splat(window as f32), s, hidden),
+                None => s,
+            }
+        }
+    }
+}
+
+/// Numbers 0, 1, 2, ... to load as lane numbers.
+pub static LANE: [f32; TILE] = {
+    let mut lanes = [0.0; TILE];
+    let mut i = 0;
+    while i < TILE {
+        lanes[i] = i as f32;
+        i += 1;
+    }
+    lanes
+};
+
+/// Turns scores (keys, TILE) into weights e^(s - m) with the new running maximum m; updates m, l and gives the factor of what was
+/// summed before.
+struct Softmax {
+    s: *mut f32,
+    m: *mut f32,
+    l: *mut f32,
+    factor: *mut f32,
+    queries: usize,
+    keys: usize,
+    mask: Option<Mask>,
+}
+
+impl Kernel for Softmax {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Softmax { s, m, l, factor, queries, keys, mask } = self;
+        // SAFETY: s has keys * TILE elements; m, l and factor have TILE.
+        unsafe {
+            for i in (0..queries).step_by(V::N) {
+                let lane = V::load(LANE.as_ptr().add(i));
+                let old = V::load(m.add(i));
+                let mut largest = old;
+                for j in 0..keys {
+                    let mut x = V::load(s.add(j * TILE + i));
+                    if let Some(mask) = mask {
+                        x = mask.apply(x, lane, j, V::splat(f32::NEG_INFINITY));
+                        x.store(s.add(j * TILE + i));
+                    }
+                    largest = largest.max(x);
+                }
+                // Finite where nothing is seen yet, so that e^(-inf - m) is 0 and not NaN.
+                let base = V::splat(f32::MIN).max(largest);
+                let mut sum = V::splat(0.0);
+                for j in 0..keys {
+                    let p = V::load(s.add(j * TILE + i)).sub(base).exp();
+                    p.store(s.add(j * TILE + i));
+                    sum = sum.add(p);
+                }
+                let shrink = old.sub(base).exp();
+                sum.fma(V::load(l.add(i)), shrink).store(l.add(i));
+                shrink.store(factor.add(i));
+                largest.store(m.add(i));
+            }
+        }
+    }
+}
+
+/// One task: queries q0.. of head h of row b.
+struct Task<'a, E> {
+    shape: &'a Shape,
+    o: *mut E,
+    lse: *mut f32,
+    q: *const E,
+    k: *const E,
+    v: *const E,
+    b: usize,
+    h: usize,
+    q0: usize,
+    length: usize,
+}
+
+impl<E: Element> Task<'_, E> {
+    /// # Safety
+    /// The operands are valid for the shape; the task's part of o and lse is its own.
+    unsafe fn run(&self) {
+        let Shape { T, H, G, D, scale, .. } = *self.shape;
+        let rows = TILE.min(T - self.q0);
+        let queries = rows.min(self.length.saturating_sub(self.q0));
+        let token = self.b * T + self.q0;
+        // SAFETY: all offsets lie inside the operands; scratch is as large as its parts.
+        unsafe {
+            let o = self.o.add((token * H + self.h) * D);
+            for i in queries..rows {
+                std::slice::from_raw_parts_mut(o.add(i * H * D), D).fill(E::default());
+            }
+            let lse = (!self.lse.is_null()).then(|| self.lse.add((self.b * H + self.h) * T + self.q0));
+            if let Some(lse) = lse {
+                std::slice::from_raw_parts_mut(lse.add(queries), rows - queries).fill(0.0);
+            }
+            if queries == 0 {
+                return;
+            }
+            let scratch = 2 * D * TILE + TILE * TILE + 2 * TILE * self.shape.width() + 3 * TILE;
+            with_scratch(scratch, |start| {
+                let mut parts = Parts(start);
+                let (qt, ot, st) = (parts.take(D * TILE), parts.take(D * TILE), parts.take(TILE * TILE));
+                let kv = [parts.take(TILE * self.shape.width()), parts.take(TILE * self.shape.width())];
+                let (m, l, factor) = (parts.take(TILE), parts.take(TILE), parts.take(TILE));
+                std::slice::from_raw_parts_mut(m, TILE).fill(f32::NEG_INFINITY);
+                std::slice::from_raw_parts_mut(l, TILE).fill(0.0);
+                std::slice::from_raw_parts_mut(ot, D * TILE).fill(0.0);
+                let q = self.q.add((token * H + self.h) * D);
+                dispatch(PackTransposed { y: qt, x: q, stride: H * D, rows: queries, D, factor: scale });
+
+                let end = self.q0 + queries; // keys before it are seen by some query
+                let mut j0 = self.shape.first_key(self.q0) / TILE * TILE;
+                while j0 < end {
+                    let keys = TILE.min(end - j0);
+                    let at = ((self.b * T + j0) * G + self.h * G / H) * D;
+                    let (k, k_stride) = widen(self.k.add(at), kv[0], self.shape, keys);
+                    let (v, v_stride) = widen(self.v.add(at), kv[1], self.shape, keys);
+                    dispatch(Product {
+                        c: st, // (key, query)
+                        c_stride: TILE,
+                        a: k,
+                        a_row: k_stride,
+                        a_depth: 1,
+                        b: qt,
+                        b_stride: TILE,
+                        rows: keys,
+                        depth: D,
+                        columns: queries,
+                        start: Start::Zero,
+                    });
+                    let mask = Mask { ahead: self.q0 as isize - j0 as isize, window: self.shape.window };
+                    let mask = mask.cuts(queries, keys).then_some(mask);
+                    dispatch(Softmax { s: st, m, l, factor, queries, keys, mask });
+                    dispatch(Product {
+                        c: ot, // (d, query)
+                        c_stride: TILE,
+                        a: v,
+                        a_row: 1,
+                        a_depth: v_stride,
+                        b: st,
+                        b_stride: TILE,
+                        rows: D,
+                        depth: keys,
+                        columns: queries,
+                        start: Start::Scaled(factor),
+                    });
+                    j0 += TILE;
+                }
+                for i in 0..queries {
+                    if let Some(lse) = lse {
+                        *lse.add(i) = *m.add(i) + (*l.add(i)).ln();
+                    }
+                    *factor.add(i) = 1.0 / *l.add(i);
+                }
+                dispatch(UnpackTransposed { y: o, x: ot, factor, stride: H * D, rows: queries, D });
+            });
+        }
+    }
+}
+
+/// Rows of k or v as f32 and their distance: f32 in place, bf16 widened into `scratch`.
+///
+/// # Safety
+/// x has `rows` rows of D, G * D apart; scratch has room for rows * width.
+unsafe fn widen<E: Element>(x: *const E, scratch: *mut f32, shape: &Shape, rows: usize) -> (*const f32, usize) {
+    let (stride, width) = (shape.G * shape.D, shape.width());
+    if E::IS_F32 {
+        return (x.cast(), stride);
+    }
+    // SAFETY: as promised.
+    unsafe { dispatch(PackRows { y: scratch, x, stride, rows, D: shape.D, width, factor: 1.0 }) };
+    (scratch, width)
+}
+
+fn forward<E: Element>(
+    cx: &Context,
+    (o, lse): (*mut c_void, *mut c_void),
+    [q, k, v, lengths]: [*mut c_void; 4],
+    shape: Shape,
+) -> Result<()> {
+    let (nQ, nK) = shape.sizes();
+    let (o, q): (Memory<E>, Memory<E>) = (cx.memory(o, nQ, "o")?, cx.memory(q, nQ, "q")?);
+    let (k, v): (Memory<E>, Memory<E>) = (cx.memory(k, nK, "k")?, cx.memory(v, nK, "v")?);
+    let lse: Option<Memory<f32>> = cx.optional(lse, shape.B * shape.H * shape.T, "lse")?;
+    let lengths: Option<Memory<i32>> = cx.optional(lengths, shape.B, "lengths")?;
+    let tiles = shape.T.div_ceil(TILE);
+    cx.enqueue("nc_attention_fwd", move || {
+        pieces(shape.B * shape.H * tiles, 1, |piece, _| {
+            // The last tiles see the most keys: they come first, so that no thread ends with a long one.
+            let (tile, head) = (tiles - 1 - piece / (shape.B * shape.H), piece % (shape.B * shape.H));
+            let (b, h) = (head / shape.H, head % shape.H);
+            let task = Task {
+                shape: &shape,
+                o: o.as_ptr(),
+                lse: lse.map_or(std::ptr::null_mut(), |lse| lse.as_ptr()),
+                q: q.as_ptr(),
+                k: k.as_ptr(),
+                v: v.as_ptr(),
+                b,
+                h,
+                q0: tile * TILE,
+                length: row_length(&lengths, b, shape.T),
+            };
+            // SAFETY: the operands were checked against the shape; tasks write disjoint rows.
+            unsafe { task.run() };
+        });
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nc_attention_fwd(
+    ctx: *mut Context,
+    o: *mut c_void,
+    lse: *mut c_void,
+    q: *mut c_void,
+    k: *mut c_void,
+    v: *mut c_void,
+    lengths: *mut c_void,
+    B: i32,
+    T: i32,
+    H: i32,
+    G: i32,
+    D: i32,
+    window: i32,
+    scale: f32,
+    dtype: i32,
+) -> i32 {
+    // SAFETY: null or a live handle.
+    unsafe {
+        entry(ctx, |cx| {
+            let shape = Shape::new([B, T, H, G, D], window, scale)?;
+            match dtype {
+                DTYPE_F32 => forward::<f32>(cx, (o, lse), [q, k, v, lengths], shape),
+                DTYPE_BF16 => forward::<u16>(cx, (o, lse), [q, k, v, lengths], shape),
+                _ => float_only("attend", dtype),
+            }
+        })
+    }
+}
+
+/// The plain loops in f64, specification and test twin of forward and backward.
+#[cfg(test)]
+pub mod plain {
+    use super::Shape;
+
+    pub struct Result {
+        pub o: Vec<f64>,
+        pub lse: Vec<f64>,
+        pub dq: Vec<f64>,
+        pub dk: Vec<f64>,
+        pub dv: Vec<f64>,
+    }
+
+    pub fn attention(shape: &Shape, q: &[f64], k: &[f64], v: &[f64], d_o: &[f64], lengths: &[i32]) -> Result {
+        let Shape { B, T, H, G, D, scale, .. } = *shape;
+        let scale = f64::from(scale);
+        let mut y = Result {
+            o: vec![0.0; q.len()],
+            lse: vec![0.0; B * H * T],
+            dq: vec![0.0; q.len()],
+            dk: vec![0.0; k.len()],
+            dv: vec![0.0; k.len()],
+        };
+        let dot = |x: &[f64], z: &[f64]| x.iter().zip(z).map(|(x, z)| x * z).sum::<f64>();
+        for b in 0..B {
+            for h in 0..H {
+                for i in 0..lengths[b] as usize {
+                    let row = ((b * T + i) * H + h) * D..((b * T + i) * H + h + 1) * D;
+                    let key = |j: usize| ((b * T + j) * G + h * G / H) * D;
+                    let keys = shape.first_key(i)..i + 1;
+                    let s: Vec<f64> =
+                        keys.clone().map(|j| scale * dot(&q[row.clone()], &k[key(j)..key(j) + D])).collect();
+                    let m = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let l: f64 = s.iter().map(|s| (s - m).exp()).sum();
+                    y.lse[(b * H + h) * T + i] = m + l.ln();
+                    for (j, s) in keys.clone().zip(&s) {
+                        for d in 0..D {
+                            y.o[row.start + d] += (s - m).exp() / l * v[key(j) + d];
+                        }
+                    }
+                    let delta = dot(&d_o[row.clone()], &y.o[row.clone()]);
+                    for (j, s) in keys.zip(&s) {
+                        let p = (s - m).exp() / l;
+                        let ds = p * (dot(&d_o[row.clone()], &v[key(j)..key(j) + D]) - delta);
+                        for d in 0..D {
+                            y.dv[key(j) + d] += p * d_o[row.start + d];
+                            y.dk[key(j) + d] += scale * ds * q[row.start + d];
+                            y.dq[row.start + d] += scale * ds * k[key(j) + d];
+                        }
+                    }
+                }
+            }
+        }
+        y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::attention_bwd::nc_attention_bwd;
+    use crate::cpu::testing::{Rig, close, elements, same_on_any_pool, widen};
+    use std::ptr::null_mut;
+
+    /// Forward and backward of one case: o, lse, dq, dk, dv.
+    type Outputs<E> = (Vec<E>, Vec<f32>, Vec<E>, Vec<E>, Vec<E>);
+
+    fn run<E: Element>(
+        rig: &Rig,
+        [B, T, H, G, D]: [i32; 5],
+        window: i32,
+        lengths: Option<&[i32]>,
+        [q, k, v, d_o]: [&[E]; 4],
+    ) -> Outputs<E> {
+        let dtype = if E::IS_F32 { DTYPE_F32 } else { DTYPE_BF16 };
+        let scale = 1.0 / (D as f32).sqrt();
+        let statistics = (B * H * T) as usize;
+        let lengths = lengths.map_or(null_mut(), |lengths| rig.put(lengths));
+        let (pq, pk, pv, pdo) = (rig.put(q), rig.put(k), rig.put(v), rig.put(d_o));
+        let (o, lse) = (rig.junk::<E>(q.len()), rig.junk::<f32>(statistics));
+        let (dq, dk, dv) = (rig.junk::<E>(q.len()), rig.junk::<E>(k.len()), rig.junk::<E>(k.len()));
+        let delta = rig.junk::<f32>(statistics);
+        unsafe {
+            let ctx = rig.ctx();
+            rig.ok(nc_attention_fwd(ctx, o, lse, pq, pk, pv, lengths, B, T, H, G, D, window, scale, dtype));
+            rig.ok(nc_attention_bwd(
+                ctx, dq, dk, dv, delta, pdo, pq, pk, pv, o, lse, lengths, B, T, H, G, D, window, scale, dtype,
+            ));
+        }
+        let (nQ, nK) = (q.len(), k.len());
+        (rig.get(o, nQ), rig.get(lse, statistics), rig.get(dq, nQ), rig.get(dk, nK), rig.get(dv, nK))
+    }
+
+    fn check<E: Element>(rig: &Rig, sizes: [i32; 5], window: i32, lengths: Option<&[i32]>) {
+        let [B, T, H, G, D] = sizes.map(|n| n as usize);
+        let (nQ, nK) = (B * T * H * D, B * T * G * D);
+        let (q, k, v, d_o) = (elements::<E>(nQ, 1), elements::<E>(nK, 2), elements::<E>(nK, 3), elements::<E>(nQ, 4));
+        let (o, lse, dq, dk, dv) = run(rig, sizes, window, lengths, [&q, &k, &v, &d_o]);
+        let shape = Shape::new(sizes, window, 1.0 / (D as f32).sqrt()).unwrap();
+        let all = vec![T as i32; B];
+        let expected =
+            plain::attention(&shape, &widen(&q), &widen(&k), &widen(&v), &widen(&d_o), lengths.unwrap_or(&all));
+        let name = |x: &str| format!("{x} of {sizes:?} window {window} lengths {lengths:?}");
+        close(&name("o"), &o, &expected.o, T);
+        close(&name("lse"), &lse, &expected.lse, T.max(D));
+        // The gradients see o rounded to the type.
+        close(&name("dq"), &dq, &expected.dq, T.max(D) * 4);
+        close(&name("dk"), &dk, &expected.dk, T.max(D) * 4);
+        close(&name("dv"), &dv, &expected.dv, T.max(D) * 4);
+    }
+
+    #[test]
+    fn attention_matches_the_loop() {
+        let rig = Rig::new(2);
+        for sizes in [[2, 13, 3, 1, 10], [1, 1, 1, 1, 2], [1, 130, 4, 2, 32], [2, 64, 4, 1, 7], [1, 70, 2, 2, 128]] {
+            for window in [-1, 0, 5, 64, 100] {
+                check::<f32>(&rig, sizes, window, None);
+                check::<u16>(&rig, sizes, window, None);
+            }
+        }
+        check::<f32>(&rig, [1, 65, 1, 1, 256], -1, None);
+        check::<f32>(&rig, [3, 100, 2, 1, 33], -1, Some(&[100, 0, 65]));
+        check::<u16>(&rig, [3, 100, 2, 1, 33], 20, Some(&[1, 99, 64]));
+    }
+
+    #[test]
+    fn attention_gives_the_same_bits_on_any_pool() {
+        same_on_any_pool(|rig| {
+            let sizes = [2, 150, 4, 2, 32];
+            let (nQ, nK) = (2 * 150 * 4 * 32, 2 * 150 * 2 * 32);
+            let (q, k, v, d_o) =
+                (elements::<f32>(nQ, 1), elements::<f32>(nK, 2), elements::<f32>(nK, 3), elements::<f32>(nQ, 4));
+            run(rig, sizes, -1, None, [&q, &k, &v, &d_o])
+        });
+    }
+
+    #[test]
+    fn attention_keeps_a_nan_visible() {
+        let rig = Rig::new(2);
+        let (mut k, q) = (elements::<f32>(70 * 8, 2), elements::<f32>(70 * 8, 1));
+        k[3 * 8] = f32::NAN;
+        let (o, _, dq, _, _) = run(&rig, [1, 70, 1, 1, 8], -1, None, [&q, &k, &q, &q]);
+        assert!(o[..3 * 8].iter().all(|x| x.is_finite()));
+        assert!(o[3 * 8..].iter().all(|x| x.is_nan()));
+        assert!(dq[69 * 8].is_nan());
+    }
+
+    #[test]
+    fn attention_reports_an_impossible_length() {
+        let rig = Rig::new(1);
+        let (x, lengths) = (rig.put(&[0f32; 4]), rig.put(&[3i32]));
+        unsafe {
+            rig.ok(nc_attention_fwd(rig.ctx(), x, null_mut(), x, x, x, lengths, 1, 2, 1, 1, 2, -1, 1.0, DTYPE_F32));
+        }
+        let message = rig.cx.wait().unwrap_err().message;
+        assert!(message.contains("row 0 has length 3, expected 0 to 2"), "{message}");
+    }
+}

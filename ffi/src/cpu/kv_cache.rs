@@ -1,0 +1,100 @@
+//! Writes the keys and values of new tokens into a layer's cache (B, G, capacity, D).
+//!
+//! Token t < counts[b] of row b goes to position positions[b] + t; rows with count 0 are idle.
+
+use crate::Context;
+use crate::context::{Memory, count, element_bytes};
+use crate::cpu::pieces::{fail, piece_mut, row_pieces};
+use crate::guard::{Error, Result, entry};
+use std::ffi::c_void;
+
+/// How many tokens each row holds and how many new ones a call brings.
+#[derive(Clone, Copy)]
+pub struct Progress {
+    positions: Memory<i32>,
+    counts: Memory<i32>,
+    T: usize,
+    capacity: usize,
+}
+
+impl Progress {
+    pub fn new(cx: &Context, positions: *mut c_void, counts: *mut c_void, [B, T, capacity]: [i32; 3]) -> Result<Self> {
+        let rows = count(&[B])?;
+        if capacity < 0 || T < 0 {
+            return Err(Error::invalid(format!(
+                "Cannot use a cache: T {T}, capacity {capacity}, expected sizes of at least 0"
+            )));
+        }
+        let (positions, counts) = (cx.memory(positions, rows, "positions")?, cx.memory(counts, rows, "counts")?);
+        Ok(Progress { positions, counts, T: T as usize, capacity: capacity as usize })
+    }
+
+    /// Fails the queue unless all rows fit into the cache.
+    pub fn check(&self, action: &str) {
+        let (T, capacity) = (self.T, self.capacity);
+        for (b, (&position, &count)) in self.positions.get().iter().zip(self.counts.get()).enumerate() {
+            if count < 0 || count as usize > T {
+                fail(format!("Cannot {action}: row {b} has {count} new tokens, expected 0 to {T}"));
+            }
+            if count > 0 && (position < 0 || i64::from(position) + i64::from(count) > capacity as i64) {
+                fail(format!(
+                    "Cannot {action}: row {b} has {count} new tokens at position {position}, expected at most {capacity} in all"
+                ));
+            }
+        }
+    }
+
+    /// Position of row b's first new token and their number.
+    pub fn row(&self, b: usize) -> (usize, usize) {
+        let count = self.counts.get()[b] as usize;
+        (if count == 0 { 0 } else { self.positions.get()[b] as usize }, count)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nc_kv_append(
+    ctx: *mut Context,
+    kCache: *mut c_void,
+    vCache: *mut c_void,
+    k: *mut c_void,
+    v: *mut c_void,
+    positions: *mut c_void,
+    counts: *mut c_void,
+    B: i32,
+    T: i32,
+    G: i32,
+    D: i32,
+    capacity: i32,
+    dtype: i32,
+) -> i32 {
+    // SAFETY: null or a live handle.
+    unsafe {
+        entry(ctx, |cx| {
+            let (cached, new) = (count(&[B, G, capacity, D])?, count(&[B, T, G, D])?);
+            let caches = [cx.tensor(kCache, cached, dtype, "kCache")?, cx.tensor(vCache, cached, dtype, "vCache")?];
+            let chunks = [cx.tensor(k, new, dtype, "k")?, cx.tensor(v, new, dtype, "v")?];
+            let progress = Progress::new(cx, positions, counts, [B, T, capacity])?;
+            let head = D as usize * element_bytes(dtype)?;
+            let (B, T, G, capacity) = (B as usize, T as usize, G as usize, capacity as usize);
+            cx.enqueue("nc_kv_append", move || {
+                progress.check("append to the cache");
+                row_pieces(B * T, 2 * G * head, |begin, end| {
+                    for i in begin..end {
+                        let (b, t) = (i / T, i % T);
+                        let (position, count) = progress.row(b);
+                        if t >= count {
+                            continue;
+                        }
+                        for (cache, chunk) in caches.iter().zip(&chunks) {
+                            for g in 0..G {
+                                let at = ((b * G + g) * capacity + position + t) * head;
+                                let from = (i * G + g) * head;
+                                piece_mut(cache, at, at + head).copy_from_slice(&chunk.get()[from..from + head]);
+                            }
+                        }
+                    }
+                });
+            })
+        })
+    }
+}
