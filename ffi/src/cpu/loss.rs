@@ -30,29 +30,41 @@ fn cap_logit(h: f32, cap: f32, inverse: f32) -> f32 {
     cap * tanh(h * inverse)
 }
 
+/// Keeps the larger number lane by lane: a loop over one running maximum would not become vector code.
+#[inline(always)]
+fn raise(largest: &mut [f32; LANES], l: &[f32]) {
+    for (largest, &l) in largest.iter_mut().zip(l) {
+        *largest = if l > *largest { l } else { *largest };
+    }
+}
+
 by_isa! {
     /// Turns raw logits into capped ones and gives the largest.
     fn cap_row(l: &mut [f32], cap: f32) -> f32 {
         let inverse = 1.0 / cap;
-        let mut largest = -cap;
-        for l in l {
-            *l = cap_logit(*l, cap, inverse);
-            largest = if *l > largest { *l } else { largest };
+        let mut largest = [-cap; LANES];
+        let (lines, rest) = l.as_chunks_mut::<LANES>();
+        for line in lines {
+            for l in line.iter_mut() {
+                *l = cap_logit(*l, cap, inverse);
+            }
+            raise(&mut largest, line);
         }
-        largest
+        for l in rest.iter_mut() {
+            *l = cap_logit(*l, cap, inverse);
+        }
+        raise(&mut largest, rest);
+        largest.into_iter().fold(-cap, f32::max)
     }
 }
 
 by_isa! {
     /// As `cap_row`, from bf16.
     fn cap_row_bf16(l: &mut [f32], h: &[u16], cap: f32) -> f32 {
-        let inverse = 1.0 / cap;
-        let mut largest = -cap;
         for (l, &h) in l.iter_mut().zip(h) {
-            *l = cap_logit(f32_from_bf16(h), cap, inverse);
-            largest = if *l > largest { *l } else { largest };
+            *l = f32_from_bf16(h);
         }
-        largest
+        cap_row(l, cap)
     }
 }
 
