@@ -6,8 +6,8 @@
  */
 import type { Data, DataType, Field, Table } from "apache-arrow";
 import type { Native } from "../native/call.ts";
-import { bindNative, pointerFrom, zeroTerminated } from "../native/call.ts";
-import { openLibrary } from "../native/load.ts";
+import { pointerFrom, zeroTerminated } from "../native/call.ts";
+import { Calls } from "./calls.ts";
 
 /** A field of a file's schema, in the form Arrow has it: a list has one child, its element. */
 export interface ParquetField {
@@ -42,42 +42,6 @@ interface Column {
 }
 
 const LAYOUT_FIELDS = 8;
-
-/** A native context of its own: one caller at a time, freed behind the call in flight. */
-class Calls {
-  readonly nc: Native = bindNative(openLibrary("cpu"));
-  readonly ctx: Deno.PointerObject;
-  #tail: Promise<unknown> = Promise.resolve();
-  #pending = 0;
-  #closed = false;
-
-  constructor() {
-    const out = new BigUint64Array(1);
-    this.nc.context_create(out, 0, 1);
-    this.ctx = pointerFrom(out);
-  }
-
-  /** Runs `work` behind the calls before it. */
-  run<T>(what: string, work: () => Promise<T>): Promise<T> {
-    if (this.#closed) throw new Error(`Cannot ${what}: it is closed`);
-    this.#pending++;
-    const result = this.#tail.then(work).finally(() => this.#pending--);
-    this.#tail = result.catch(() => undefined);
-    return result;
-  }
-
-  /** Frees the context, after `release`, once no call is in flight. */
-  close(release: () => void): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    const free = () => {
-      release();
-      this.nc.context_free(this.ctx);
-    };
-    if (this.#pending === 0) free();
-    else this.#tail.then(free);
-  }
-}
 
 /** Reads a Parquet file one row group at a time. */
 export class ParquetFile implements Disposable {
