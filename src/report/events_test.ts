@@ -95,6 +95,19 @@ Deno.test("EventLog.resume() keeps the measurement of its step, and writes later
   });
 });
 
+Deno.test("EventLog.append() does not end a run on a full disk and says so once", () => {
+  inFolder((folder) => {
+    const warnings: string[] = [];
+    Deno.symlinkSync("/dev/full", join(folder, EVENTS_FILE));
+    const log = EventLog.create(folder, { info() {}, progress() {}, warn: (text: string) => void warnings.push(text) });
+    for (const n of [0, 1, 2]) log.append(step(n));
+    assertEquals(warnings.length, 1);
+    assertStringIncludes(warnings[0], "No space left");
+    log[Symbol.dispose]();
+    assertStringIncludes(warnings[1], "Cannot write the last lines");
+  });
+});
+
 Deno.test("EventTail gives whole new lines only, and starts over after a resume cut the file", () => {
   inFolder((folder) => {
     const path = join(folder, EVENTS_FILE);
