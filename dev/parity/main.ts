@@ -7,7 +7,20 @@ import { Parity } from "./parity.ts";
 
 /** Folders of this layout, in order; null = of a later issue. */
 const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {
+  bpb: () => import("./bpb.ts"),
+  gpt_mqa: () => import("./gpt.ts"),
+  gpt_small: () => import("./gpt.ts"),
+  gpt_tiny: () => import("./gpt.ts"),
+  optim: () => import("./optim.ts"),
   tasks: () => import("./tasks.ts"),
+  train_run: () => import("./train_run.ts"),
+  chat_eval: null,
+  core_eval: null,
+  mid_train: null,
+  newest: null,
+  rl_run: null,
+  sft_run: null,
+  upstream_checkpoint: null,
 };
 
 const ROOT = Deno.env.get("NANOCHAT_GOLDEN") ?? join(import.meta.dirname!, "..", "golden");

@@ -176,6 +176,13 @@ export class GoldenTensors {
   }
 }
 
+/** Returns the largest magnitude. */
+export function largest(values: Numbers): number {
+  let max = 0;
+  for (let i = 0; i < values.length; i++) max = Math.max(max, Math.abs(values[i]));
+  return max;
+}
+
 /** Decodes a safetensors file. */
 export function readSafetensors(bytes: Uint8Array): Map<string, GoldenTensor> {
   const view = new DataView(bytes.buffer, bytes.byteOffset);

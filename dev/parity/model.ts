@@ -1,0 +1,56 @@
+/** Builds models from golden folders. */
+import { GPT, type GPTConfig } from "../../src/model/gpt.ts";
+import type { Device } from "../../src/tensor/device.ts";
+import { Arena } from "../../src/tensor/arena.ts";
+import { Tape } from "../../src/tensor/tape.ts";
+import type { Parameters } from "../../src/tensor/parameter.ts";
+import type { GoldenTensors } from "./parity.ts";
+
+/** Sizes as the reference writes them. */
+export interface ReferenceConfig {
+  readonly sequence_len: number;
+  readonly vocab_size: number;
+  readonly n_layer: number;
+  readonly n_head: number;
+  readonly n_kv_head: number;
+  readonly n_embd: number;
+}
+
+/** Translates a reference configuration. */
+export function configOf(config: ReferenceConfig): GPTConfig {
+  return {
+    sequenceLen: config.sequence_len,
+    vocabSize: config.vocab_size,
+    nLayer: config.n_layer,
+    nHead: config.n_head,
+    nKvHead: config.n_kv_head,
+    nEmbd: config.n_embd,
+  };
+}
+
+/** Uploads stored weights into a model. */
+export function loadWeights(device: Device, parameters: Parameters, weights: GoldenTensors): void {
+  for (const { name, master } of parameters.all()) {
+    device.upload(master, weights.get(name).data as Float32Array<ArrayBuffer>);
+  }
+  parameters.refreshCopies();
+}
+
+/** A model with stored weights and a tape over an arena that is large enough. */
+export class GoldenModel implements Disposable {
+  readonly model: GPT;
+  readonly arena: Arena;
+  readonly tape: Tape;
+
+  constructor(device: Device, options: { config: GPTConfig; weights: GoldenTensors; training: boolean }) {
+    this.model = new GPT(device, options.config, { dtype: "f32", training: options.training });
+    loadWeights(device, this.model.parameters, options.weights);
+    this.arena = new Arena(device, 256 << 20);
+    this.tape = new Tape(device, this.arena, { training: options.training });
+  }
+
+  [Symbol.dispose](): void {
+    this.model[Symbol.dispose]();
+    this.arena[Symbol.dispose]();
+  }
+}

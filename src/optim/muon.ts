@@ -1,0 +1,96 @@
+/**
+ * Muon (Keller Jordan, 2024) for the matrices of the layers: momentum whose update is replaced by the nearest orthogonal matrix.
+ *
+ *   m += (1 - mu)(g - m);   u = g + mu (m - g)   (Nesterov);   o = NewtonSchulz5(u);   p -= lr sqrt(max(1, rows/cols)) o
+ *
+ * All matrices of one shape are one batch. Source: nanochat/muon.py, commit 10231df.
+ */
+import { MUON_HYPER } from "../native/abi.ts";
+import type { Arena } from "../tensor/arena.ts";
+import type { Device, OwnedTensor } from "../tensor/device.ts";
+import { type ComputeType, dtypeCode } from "../tensor/dtype.ts";
+import type { ParameterGroup } from "../tensor/parameter.ts";
+import type { Slots, StepBlock } from "../tensor/step_block.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+const NEWTON_SCHULZ_STEPS = 5;
+const SLICE_ELEMENTS = 1 << 23; // matrices orthogonalised at once: enough to fill the machine, little scratch
+
+/** Constants of one group. */
+export interface MuonOptions {
+  /** Learning rate before the schedule's multiplier. */
+  readonly lr: number;
+  readonly weightDecay: number;
+  /** What Newton-Schulz computes in. */
+  readonly dtype: ComputeType;
+}
+
+/** Muon over one parameter group. */
+export class Muon implements Disposable {
+  readonly group: ParameterGroup;
+  readonly options: MuonOptions;
+  /** Momentum, f32, shaped like the group. */
+  readonly momentum: OwnedTensor;
+  readonly #device: Device;
+  readonly #hyper: Slots;
+
+  constructor(device: Device, block: StepBlock, { group, ...options }: MuonOptions & { group: ParameterGroup }) {
+    this.group = group;
+    this.options = options;
+    this.momentum = device.tensor(group.master.shape, "f32");
+    this.#device = device;
+    this.#hyper = block.slots(Object.keys(MUON_HYPER).length);
+  }
+
+  /** Writes this step's numbers into the step block. */
+  prepare(lrMultiplier: number, momentum: number): void {
+    const { values } = this.#hyper;
+    values[MUON_HYPER.lr] = this.options.lr * lrMultiplier;
+    values[MUON_HYPER.momentum] = momentum;
+    values[MUON_HYPER.weightDecay] = this.options.weightDecay;
+  }
+
+  /** Enqueues the update; scratch comes from the arena. `scale` f32[1] as in AdamW. */
+  step(arena: Arena, scale: Tensor | null): void {
+    const { nc, ctx } = this.#device;
+    const { master, gradient, copy, shape: [rows, cols] } = this.group;
+    const dtype = dtypeCode(this.options.dtype);
+    const factor = Math.sqrt(Math.max(1, rows / cols));
+    const size = rows * cols;
+    const short = Math.min(rows, cols);
+    const slice = Math.max(1, Math.floor(SLICE_ELEMENTS / size));
+    const n = master.shape[0];
+    for (let first = 0; first < n; first += slice) {
+      const batch = Math.min(slice, n - first);
+      const count = BigInt(batch * size);
+      const part = (x: Tensor) => x.view([batch, rows, cols], first * size).pointer;
+      const mark = arena.mark();
+      const u = arena.scratch([batch, rows, cols], this.options.dtype);
+      const o = arena.scratch([batch, rows, cols], this.options.dtype);
+      const scratch = arena.scratch([batch * (size + 2 * short * short) * 4 + 4096], "i8");
+      const hyper = this.#hyper.tensor.pointer;
+      const s = scale?.pointer ?? null;
+      nc.muon_momentum(ctx, u.pointer, part(this.momentum), part(gradient!), hyper, s, count, dtype);
+      nc.newton_schulz(ctx, o.pointer, u.pointer, scratch.pointer, batch, rows, cols, NEWTON_SCHULZ_STEPS, dtype);
+      const low = copy ? part(copy) : null;
+      nc.muon_update(
+        ctx,
+        part(master),
+        low,
+        o.pointer,
+        hyper,
+        s,
+        count,
+        factor,
+        dtype,
+        dtypeCode(copy?.dtype ?? "f32"),
+      );
+      arena.releaseScratch(mark);
+    }
+  }
+
+  /** Frees the momentum. */
+  [Symbol.dispose](): void {
+    this.momentum[Symbol.dispose]();
+  }
+}

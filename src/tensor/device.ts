@@ -1,0 +1,181 @@
+/**
+ * A device: one native context, its memory, and copies between it and JavaScript.
+ *
+ * Calls enqueue and return; `wait` and `read` are the only points where the host sees results. A context serves one caller at a
+ * time: the loader, the checkpoint writer and the engine open devices of their own.
+ */
+import { bindNative, type Native, pointerFrom, zeroTerminated } from "../native/call.ts";
+import { type LibraryKind, openLibrary } from "../native/load.ts";
+import { type DType, dtypeBytes, dtypeCode, f32FromBf16, typedArray } from "./dtype.ts";
+import { sizeOf, Tensor } from "./tensor.ts";
+
+/** What a device says about itself. */
+export interface DeviceInfo {
+  readonly kind: "cpu" | "cuda";
+  readonly name: string;
+  readonly isa?: string;
+  readonly threads?: number;
+  readonly features: readonly string[];
+}
+
+/** Memory of a device, in bytes. */
+export interface MemoryInfo {
+  readonly allocated: number;
+  readonly peak: number;
+  readonly total: number;
+  readonly free: number;
+}
+
+/** A block of device memory that its owner frees. */
+export class Memory implements Disposable {
+  readonly pointer: Deno.PointerObject;
+  readonly bytes: number;
+  readonly #device: Device;
+  #freed = false;
+
+  constructor(device: Device, pointer: Deno.PointerObject, bytes: number) {
+    this.#device = device;
+    this.pointer = pointer;
+    this.bytes = bytes;
+  }
+
+  /** Frees the block behind the work that is queued now. */
+  [Symbol.dispose](): void {
+    if (!this.#freed && this.#device.isOpen) this.#device.nc.free(this.#device.ctx, this.pointer);
+    this.#freed = true;
+  }
+}
+
+/** A tensor that owns its memory. */
+export class OwnedTensor extends Tensor implements Disposable {
+  readonly #memory: Memory;
+
+  constructor(memory: Memory, shape: readonly number[], dtype: DType) {
+    super(memory.pointer, shape, dtype);
+    this.#memory = memory;
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+    this.#memory[Symbol.dispose]();
+  }
+}
+
+/** An opened device. */
+export class Device implements Disposable {
+  readonly kind: LibraryKind | "plan";
+  /** The native functions: `device.nc.rmsnorm_fwd(device.ctx, ...)`. */
+  readonly nc: Native;
+  readonly ctx: Deno.PointerObject;
+  #open = true;
+
+  constructor(kind: LibraryKind | "plan", nc: Native, ctx: Deno.PointerObject) {
+    this.kind = kind;
+    this.nc = nc;
+    this.ctx = ctx;
+  }
+
+  /**
+   * Opens a device. `index` chooses a GPU; `threads` is the size of the CPU pool, 0 = physical cores that the process may use.
+   *
+   * @throws {Error} where the library or the device is missing, saying what to do.
+   */
+  static open(kind: LibraryKind, options: { index?: number; threads?: number } = {}): Device {
+    const nc = bindNative(openLibrary(kind));
+    const out = new BigUint64Array(1);
+    nc.context_create(out, options.index ?? 0, options.threads ?? 0);
+    return new Device(kind, nc, pointerFrom(out));
+  }
+
+  /** Whether the context still exists. */
+  get isOpen(): boolean {
+    return this.#open;
+  }
+
+  /** Describes the device. */
+  info(): DeviceInfo {
+    const text = new Uint8Array(4096);
+    this.nc.device_info(this.ctx, text, text.length);
+    return JSON.parse(zeroTerminated(text));
+  }
+
+  /** Reports memory in use and at hand. */
+  memory(): MemoryInfo {
+    const figures = new BigInt64Array(4);
+    this.nc.memory_info(this.ctx, figures);
+    const [allocated, peak, total, free] = Array.from(figures, Number);
+    return { allocated, peak, total, free };
+  }
+
+  /** Allocates zeroed memory. */
+  alloc(bytes: number): Memory {
+    const out = new BigUint64Array(1);
+    this.nc.alloc(this.ctx, out, BigInt(bytes));
+    return new Memory(this, pointerFrom(out), bytes);
+  }
+
+  /** Allocates a zeroed tensor; the caller or the device's end frees it. */
+  tensor(shape: readonly number[], dtype: DType): OwnedTensor {
+    return new OwnedTensor(this.alloc(sizeOf(shape) * dtypeBytes(dtype)), shape, dtype);
+  }
+
+  /** Allocates a tensor and enqueues the upload of its elements (bits for bf16). */
+  from(data: ArrayBufferView<ArrayBuffer>, shape: readonly number[], dtype: DType): OwnedTensor {
+    const tensor = this.tensor(shape, dtype);
+    this.upload(tensor, data);
+    return tensor;
+  }
+
+  /** Enqueues a copy of a JavaScript buffer into a tensor; the buffer may be changed at once. */
+  upload(tensor: Tensor, data: ArrayBufferView<ArrayBuffer>): void {
+    if (data.byteLength !== tensor.bytes) {
+      throw new RangeError(
+        `Cannot upload ${data.byteLength} bytes: the tensor (${
+          tensor.shape.join(", ")
+        }) ${tensor.dtype} has ${tensor.bytes}`,
+      );
+    }
+    this.nc.upload(this.ctx, tensor.pointer, data, BigInt(data.byteLength));
+  }
+
+  /** Enqueues y[i] = value. */
+  fill(y: Tensor, value: number): void {
+    this.nc.fill(this.ctx, y.pointer, BigInt(y.size), value, dtypeCode(y.dtype));
+  }
+
+  /** Enqueues y = x for tensors of equal size and type. */
+  copy(y: Tensor, x: Tensor): void {
+    this.nc.copy(this.ctx, y.pointer, x.pointer, BigInt(x.bytes));
+  }
+
+  /** Waits until everything enqueued so far is done. @throws {NativeError} the first failure of the queue. */
+  wait(): Promise<void> {
+    return this.nc.wait(this.ctx);
+  }
+
+  /** Waits and copies a tensor to the host, in its own element type. */
+  async read(tensor: Tensor): Promise<ReturnType<typeof typedArray>> {
+    const out = new BigUint64Array(1);
+    this.nc.host_alloc(this.ctx, out, BigInt(tensor.bytes));
+    using host = new Memory(this, pointerFrom(out), tensor.bytes);
+    this.nc.copy(this.ctx, host.pointer, tensor.pointer, BigInt(tensor.bytes));
+    await this.wait();
+    const buffer = new ArrayBuffer(tensor.bytes);
+    this.nc.host_read(this.ctx, new Uint8Array(buffer), host.pointer, BigInt(tensor.bytes));
+    return typedArray(tensor.dtype, buffer);
+  }
+
+  /** Waits and copies a float tensor to the host; bf16 is widened. @throws {TypeError} for other types. */
+  async readFloats(tensor: Tensor): Promise<Float32Array> {
+    const data = await this.read(tensor);
+    if (tensor.dtype === "f32") return data as Float32Array;
+    if (tensor.dtype === "bf16") return f32FromBf16(data as Uint16Array);
+    throw new TypeError(`Cannot read floats: the tensor is ${tensor.dtype}, expected f32 or bf16`);
+  }
+
+  /** Finishes the queue and frees everything that the device still owns. */
+  [Symbol.dispose](): void {
+    if (this.#open) this.nc.context_free(this.ctx);
+    this.#open = false;
+  }
+}

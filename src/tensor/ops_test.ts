@@ -1,0 +1,321 @@
+/**
+ * The conformance suite: every op on every backend present, value against the plain loop, gradient against finite differences of the
+ * plain loop, odd sizes, both compute types. Tolerances come from one function of type and reduction length.
+ */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Arena } from "./arena.ts";
+import { Device } from "./device.ts";
+import { bf16FromF32, type ComputeType, f32FromBf16 } from "./dtype.ts";
+import * as ops from "./ops.ts";
+import { type Parameter, ParameterGroup } from "./parameter.ts";
+import * as plain from "./plain.ts";
+import { Tape } from "./tape.ts";
+import type { Tensor } from "./tensor.ts";
+
+const SEED = Number(Deno.env.get("NANOCHAT_TEST_SEED") ?? 20261124);
+const DTYPES: readonly ComputeType[] = ["f32", "bf16"];
+
+/** Absolute error allowed for a value of size `scale` that sums `terms` products. */
+function tolerance(dtype: ComputeType, { terms, scale }: { terms: number; scale: number }): number {
+  const unit = dtype === "f32" ? 2 ** -23 : 2 ** -8;
+  return 8 * unit * Math.sqrt(terms) * Math.max(scale, 1e-3);
+}
+
+/** Standard normal numbers of a small generator (mulberry32 and Box-Muller), rounded to the type that the op will see. */
+class Inputs {
+  #state = SEED;
+  readonly dtype: ComputeType;
+  constructor(dtype: ComputeType) {
+    this.dtype = dtype;
+  }
+  uniform(): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let z = this.#state;
+    z = Math.imul(z ^ (z >>> 15), z | 1);
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
+    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 32;
+  }
+  normal(n: number, scale = 1): Float32Array<ArrayBuffer> {
+    const values = Float32Array.from({ length: n }, () => {
+      return scale * Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
+    });
+    return this.dtype === "bf16" ? f32FromBf16(bf16FromF32(values)) : values;
+  }
+  integers(n: number, below: number): Int32Array<ArrayBuffer> {
+    return Int32Array.from({ length: n }, () => Math.floor(this.uniform() * below));
+  }
+}
+
+/** A device, a tape, and what a test needs to put values in and take them out. */
+class Bench implements Disposable {
+  readonly device = Device.open("cpu");
+  readonly arena = new Arena(this.device, 64 << 20);
+  readonly tape = new Tape(this.device, this.arena, { training: true });
+  readonly dtype: ComputeType;
+  readonly inputs: Inputs;
+
+  constructor(dtype: ComputeType) {
+    this.dtype = dtype;
+    this.inputs = new Inputs(dtype);
+  }
+
+  tensor(values: Float32Array<ArrayBuffer>, shape: number[]): Tensor {
+    return this.device.from(this.dtype === "bf16" ? bf16FromF32(values) : values, shape, this.dtype);
+  }
+
+  parameter(values: Float32Array<ArrayBuffer>, shape: [number, number]): Parameter {
+    const group = new ParameterGroup(this.device, [{ name: "w", shape, group: "w" }], {
+      dtype: this.dtype,
+      training: true,
+    });
+    const [parameter] = group.parameters;
+    this.device.upload(parameter.master, values);
+    if (group.copy) this.device.upload(parameter.copy, bf16FromF32(values));
+    return parameter;
+  }
+
+  /** Compares a tensor with expected values. */
+  async close(label: string, actual: Tensor, expected: Float64Array, terms: number): Promise<void> {
+    const values = await this.device.readFloats(actual);
+    assertEquals(values.length, expected.length, label);
+    const scale = Math.sqrt(expected.reduce((sum, x) => sum + x * x, 0) / expected.length);
+    const bound = tolerance(this.dtype, { terms, scale });
+    values.forEach((x, i) => {
+      const error = Math.abs(x - expected[i]);
+      assert(
+        error <= bound * (1 + Math.abs(expected[i]) / Math.max(scale, 1e-3)),
+        `${label}[${i}] is ${x}, expected ${expected[i]} within ${bound}, seed ${SEED}`,
+      );
+    });
+  }
+
+  /** Starts backward at `y` with a given gradient. */
+  backward(y: Tensor, dy: Float32Array<ArrayBuffer>): void {
+    this.tape.setGradient(y, this.tensor(dy, [...y.shape]));
+    this.tape.backward();
+  }
+
+  [Symbol.dispose](): void {
+    this.device[Symbol.dispose]();
+  }
+}
+
+/** Gradient of sum(dy * f(x)) by central differences. */
+function differences(x: Float32Array, dy: Float32Array, f: (x: Float64Array) => Float64Array): Float64Array {
+  const at = Float64Array.from(x);
+  const value = () => f(at).reduce((sum, y, i) => sum + y * dy[i], 0);
+  return Float64Array.from(x, (center, i) => {
+    const h = 1e-5;
+    at[i] = center + h;
+    const up = value();
+    at[i] = center - h;
+    const down = value();
+    at[i] = center;
+    return (up - down) / (2 * h);
+  });
+}
+
+const wide = (x: Float32Array) => Float64Array.from(x);
+
+for (const dtype of DTYPES) {
+  Deno.test(`embedding() looks rows up and sums their gradients in ${dtype}`, async () => {
+    using t = new Bench(dtype);
+    const [V, C, B, T] = [11, 7, 2, 5];
+    const table = t.inputs.normal(V * C), ids = t.inputs.integers(B * T, V);
+    const w = t.parameter(table, [V, C]);
+    const y = ops.embedding(t.tape, w, { ids: t.device.from(ids, [B, T], "i32"), dtype });
+    await t.close(
+      "y",
+      y,
+      Float64Array.from({ length: B * T * C }, (_, i) => table[ids[Math.floor(i / C)] * C + i % C]),
+      1,
+    );
+    const dy = t.inputs.normal(B * T * C);
+    t.backward(y, dy);
+    const expected = new Float64Array(V * C);
+    for (let i = 0; i < dy.length; i++) expected[ids[Math.floor(i / C)] * C + i % C] += dy[i];
+    await t.close("dw", w.gradient, expected, B * T);
+  });
+
+  Deno.test(`rmsnorm() matches the loop in ${dtype}`, async () => {
+    for (const [rows, C] of [[3, 5], [7, 64], [1, 129]]) {
+      using t = new Bench(dtype);
+      const values = t.inputs.normal(rows * C), dy = t.inputs.normal(rows * C);
+      const f = (x: Float64Array) => plain.rmsnorm(x, { C, eps: ops.RMS_EPS });
+      const x = t.tensor(values, [rows, C]);
+      const y = ops.rmsnorm(t.tape, x, { keep: true });
+      await t.close("y", y, f(wide(values)), C);
+      t.backward(y, dy);
+      await t.close("dx", t.tape.gradient(x), differences(values, dy, f), C);
+    }
+  });
+
+  Deno.test(`linear() adds its residual and splits its gradient in ${dtype}`, async () => {
+    for (const [M, N, K] of [[5, 3, 7], [13, 33, 17], [4, 64, 32]]) {
+      using t = new Bench(dtype);
+      const xs = t.inputs.normal(M * K),
+        ws = t.inputs.normal(N * K, K ** -0.5),
+        rs = t.inputs.normal(M * N),
+        dy = t.inputs.normal(M * N);
+      const x = t.tensor(xs, [M, K]), residual = t.tensor(rs, [M, N]), w = t.parameter(ws, [N, K]);
+      const y = ops.linear(t.tape, x, { w, residual });
+      await t.close("y", y, plain.linear(wide(xs), wide(ws), K).map((v, i) => v + rs[i]), K);
+      t.backward(y, dy);
+      await t.close("dx", t.tape.gradient(x), differences(xs, dy, (v) => plain.linear(v, wide(ws), K)), N);
+      await t.close("dw", w.gradient, differences(ws, dy, (v) => plain.linear(wide(xs), v, K)), M);
+      await t.close("d residual", t.tape.gradient(residual), wide(dy), 1);
+    }
+  });
+
+  Deno.test(`feedForward() matches the loop in ${dtype}`, async () => {
+    using t = new Bench(dtype);
+    const [M, C, F] = [6, 5, 9];
+    const xs = t.inputs.normal(M * C), up = t.inputs.normal(F * C, C ** -0.5), down = t.inputs.normal(C * F, F ** -0.5);
+    const rs = t.inputs.normal(M * C), dy = t.inputs.normal(M * C);
+    const f = (x: Float64Array, u: Float64Array, d: Float64Array) => {
+      return plain.linear(plain.relu2(plain.linear(x, u, C)), d, F).map((v, i) => v + rs[i]);
+    };
+    const [x, residual] = [t.tensor(xs, [M, C]), t.tensor(rs, [M, C])];
+    const [wUp, wDown] = [t.parameter(up, [F, C]), t.parameter(down, [C, F])];
+    const y = ops.feedForward(t.tape, x, { up: wUp, down: wDown, residual });
+    await t.close("y", y, f(wide(xs), wide(up), wide(down)), F);
+    t.backward(y, dy);
+    await t.close("dx", t.tape.gradient(x), differences(xs, dy, (v) => f(v, wide(up), wide(down))), F * C);
+    await t.close("d up", wUp.gradient, differences(up, dy, (v) => f(wide(xs), v, wide(down))), M * C);
+    await t.close("d down", wDown.gradient, differences(down, dy, (v) => f(wide(xs), wide(up), v)), M * C);
+  });
+
+  Deno.test(`ropeNorm() rotates by position and normalises in ${dtype}`, async () => {
+    using t = new Bench(dtype);
+    const [B, T, heads, D, length] = [2, 3, 3, 10, 16];
+    const angles = Float32Array.from({ length: length * D / 2 }, () => 6 * t.inputs.uniform());
+    const cos = angles.map(Math.cos), sin = angles.map(Math.sin);
+    const rotary = { cos: t.device.from(cos, [length, D / 2], "f32"), sin: t.device.from(sin, [length, D / 2], "f32") };
+    for (const start of [null, Int32Array.of(5, 13)]) {
+      const xs = t.inputs.normal(B * T * heads * D), dy = t.inputs.normal(xs.length);
+      const f = (x: Float64Array) =>
+        plain.ropeNorm(x, { B, T, heads, D, cos, sin, start: start ?? [0, 0], eps: ops.RMS_EPS });
+      const x = t.tensor(xs, [B, T, heads * D]);
+      const y = ops.ropeNorm(t.tape, x, { rotary, positions: start && t.device.from(start, [B], "i32") });
+      await t.close("y", y, f(wide(xs)), D);
+      t.backward(y, dy);
+      await t.close("dx", t.tape.gradient(x), differences(xs, dy, f), D);
+      t.tape.clear();
+    }
+  });
+
+  Deno.test(`attention() matches the loop with groups, windows and lengths in ${dtype}`, async () => {
+    const cases = [
+      { B: 1, T: 5, H: 2, G: 2, D: 8, window: -1, lengths: null },
+      { B: 2, T: 9, H: 4, G: 2, D: 6, window: 3, lengths: [9, 4] },
+      { B: 1, T: 70, H: 3, G: 1, D: 4, window: -1, lengths: null },
+    ];
+    for (const { B, T, H, G, D, window, lengths } of cases) {
+      using t = new Bench(dtype);
+      const qs = t.inputs.normal(B * T * H * D),
+        ks = t.inputs.normal(B * T * G * D),
+        vs = t.inputs.normal(B * T * G * D);
+      const dy = t.inputs.normal(qs.length);
+      const valid = lengths ?? Array(B).fill(T);
+      // Padding takes no part: its incoming gradient is irrelevant and left out of the expectation.
+      const size = { B, T, H, G, D, window, lengths: valid };
+      const [q, k, v] = [t.tensor(qs, [B, T, H * D]), t.tensor(ks, [B, T, G * D]), t.tensor(vs, [B, T, G * D])];
+      const o = ops.attention(t.tape, { q, k, v }, {
+        D,
+        window,
+        lengths: lengths && t.device.from(Int32Array.from(lengths), [B], "i32"),
+      });
+      await t.close("o", o, plain.attention(wide(qs), wide(ks), wide(vs), size), T);
+      t.backward(o, dy);
+      await t.close(
+        "dq",
+        t.tape.gradient(q),
+        differences(qs, dy, (x) => plain.attention(x, wide(ks), wide(vs), size)),
+        T * D,
+      );
+      await t.close(
+        "dk",
+        t.tape.gradient(k),
+        differences(ks, dy, (x) => plain.attention(wide(qs), x, wide(vs), size)),
+        T * D,
+      );
+      await t.close(
+        "dv",
+        t.tape.gradient(v),
+        differences(vs, dy, (x) => plain.attention(wide(qs), wide(ks), x, size)),
+        T * D,
+      );
+    }
+  });
+
+  Deno.test(`lmHeadLoss() gives losses and weighted gradients in ${dtype}`, async () => {
+    using t = new Bench(dtype);
+    const [rows, C, V, Vp, softcap] = [9, 6, 13, 64, 15];
+    const xs = t.inputs.normal(rows * C), ws = t.inputs.normal(Vp * C);
+    const targets = t.inputs.integers(rows, V);
+    targets[2] = -1;
+    const weights = Float32Array.from(t.inputs.normal(rows), (w, i) => targets[i] < 0 ? 0 : w);
+    const f = (x: Float64Array, w: Float64Array) =>
+      plain.crossEntropy(plain.logits(x, w, { C, V, softcap }), targets, V);
+    const x = t.tensor(xs, [rows, C]), w = t.parameter(ws, [Vp, C]);
+    const options = { w, V, targets: t.device.from(targets, [rows], "i32"), softcap };
+    const losses = ops.lmHeadLoss(t.tape, x, { ...options, weights: t.device.from(weights, [rows], "f32") });
+    await t.close("losses", losses, f(wide(xs), wide(ws)), C);
+    await t.close("dx", t.tape.gradient(x), differences(xs, weights, (v) => f(v, wide(ws))), V);
+    await t.close("dw", w.gradient, differences(ws, weights, (v) => f(wide(xs), v)), rows);
+    await t.close("losses without gradient", ops.lmHeadLoss(t.tape, x, options), f(wide(xs), wide(ws)), C);
+  });
+
+  Deno.test(`logits() drops the padding and caps in ${dtype}`, async () => {
+    using t = new Bench(dtype);
+    const [rows, C, V, Vp] = [3, 8, 70, 128];
+    const xs = t.inputs.normal(rows * C, 4), ws = t.inputs.normal(Vp * C, 4);
+    const z = ops.logits(t.tape, t.tensor(xs, [rows, C]), { w: t.parameter(ws, [Vp, C]), V, softcap: 15 });
+    await t.close("logits", z, plain.logits(wide(xs), wide(ws), { C, V, softcap: 15 }), C);
+  });
+}
+
+Deno.test("Tape adds up the gradients of a value with two consumers", async () => {
+  using t = new Bench("f32");
+  const [M, K] = [3, 4];
+  const xs = t.inputs.normal(M * K),
+    w1 = t.inputs.normal(K * K),
+    w2 = t.inputs.normal(K * K),
+    dy = t.inputs.normal(M * K);
+  const x = t.tensor(xs, [M, K]);
+  const first = ops.linear(t.tape, x, { w: t.parameter(w1, [K, K]) });
+  const y = ops.linear(t.tape, x, { w: t.parameter(w2, [K, K]), residual: first });
+  t.backward(y, dy);
+  const f = (v: Float64Array) => plain.linear(v, wide(w1), K).map((a, i) => a + plain.linear(v, wide(w2), K)[i]);
+  await t.close("dx", t.tape.gradient(x), differences(xs, dy, f), 2 * K);
+});
+
+Deno.test("Tape overwrites parameter gradients in the first micro-step and adds in later ones", async () => {
+  using t = new Bench("f32");
+  const [M, K] = [3, 4];
+  const xs = t.inputs.normal(M * K), ws = t.inputs.normal(K * K), dy = t.inputs.normal(M * K);
+  const w = t.parameter(ws, [K, K]);
+  const once = differences(ws, dy, (v) => plain.linear(wide(xs), v, K));
+  t.device.fill(w.gradient, 1000);
+  for (const times of [1, 2, 3]) {
+    t.tape.accumulate = times > 1;
+    const y = ops.linear(t.tape, t.tensor(xs, [M, K]), { w });
+    t.backward(y, dy);
+    await t.close(`dw after ${times}`, w.gradient, once.map((x) => times * x), M * times);
+    t.tape.clear();
+  }
+});
+
+Deno.test("Arena repeats its addresses after a reset and refuses what does not fit", () => {
+  using device = Device.open("cpu");
+  using arena = new Arena(device, 4096);
+  const addresses = () => {
+    const tensors = [arena.saved([100], "f32"), arena.scratch([7], "bf16"), arena.saved([3], "i32")];
+    const found = tensors.map((x) => Deno.UnsafePointer.value(x.pointer));
+    arena.reset();
+    assertThrows(() => tensors[0].pointer, Error, "released");
+    return found;
+  };
+  assertEquals(addresses(), addresses());
+  assertThrows(() => arena.saved([2000], "f32"), RangeError, "the arena has 4096 bytes");
+});

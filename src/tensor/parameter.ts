@@ -1,0 +1,172 @@
+/**
+ * Parameters and their groups. Matrices of one shape share one allocation for each of master weights, gradients and low-precision
+ * copies, and are views into it: a group's gradients are zeroed, clipped, reduced or orthogonalised in one launch.
+ */
+import { LAYOUT, PACK } from "../native/abi.ts";
+import type { Device, OwnedTensor } from "./device.ts";
+import { type ComputeType, dtypeCode } from "./dtype.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** What a model declares: a matrix (rows, cols) and the group it belongs to. All members of a group have one shape. */
+export interface ParameterSpec {
+  readonly name: string;
+  readonly shape: readonly [number, number];
+  readonly group: string;
+}
+
+/** A weight as an operand of a product. */
+export interface WeightOperand {
+  readonly pointer: Deno.PointerObject;
+  readonly layout: number;
+  readonly dtype: number;
+}
+
+/** One matrix of weights. */
+export class Parameter {
+  readonly name: string;
+  /** (rows, cols): (out, in) for a linear map, (vocabulary, width) for an embedding. */
+  readonly shape: readonly [number, number];
+  /** The weights, f32. */
+  readonly master: Tensor;
+  /** The weights in the compute type: the master itself in f32. */
+  readonly copy: Tensor;
+  readonly #gradient: Tensor | null;
+  readonly #packed: (OwnedTensor | null)[] = [null, null]; // by PACK direction
+
+  constructor(spec: ParameterSpec, master: Tensor, copy: Tensor, gradient: Tensor | null) {
+    this.name = spec.name;
+    this.shape = spec.shape;
+    this.master = master;
+    this.copy = copy;
+    this.#gradient = gradient;
+  }
+
+  /** Gradient of the loss, f32. @throws {Error} for a model that was made without gradients. */
+  get gradient(): Tensor {
+    if (!this.#gradient) throw new Error(`Cannot use the gradient of "${this.name}": the model was made for inference`);
+    return this.#gradient;
+  }
+
+  /** Number of weights. */
+  get size(): number {
+    return this.shape[0] * this.shape[1];
+  }
+
+  /** The weight as the right operand of y = x W^T (forward) or dx = dy W (backward). */
+  operand(direction: number = PACK.FORWARD): WeightOperand {
+    const packed = this.#packed[direction];
+    const dtype = dtypeCode(this.copy.dtype);
+    if (packed) return { pointer: packed.pointer, layout: LAYOUT.PACKED, dtype };
+    return { pointer: this.copy.pointer, layout: LAYOUT.ROWS, dtype };
+  }
+
+  /** Prepares the weight for repeated products, where the backend has a packed form; to be repeated after the weight changed. */
+  pack(device: Device, direction: number): void {
+    const [N, K] = this.shape;
+    const dtype = dtypeCode(this.copy.dtype);
+    if (!this.#packed[direction]) {
+      const bytes = new BigInt64Array(1);
+      device.nc.pack_bytes(device.ctx, bytes, N, K, direction, dtype);
+      if (bytes[0] === 0n) return;
+      this.#packed[direction] = device.tensor([Number(bytes[0])], "i8");
+    }
+    device.nc.pack(device.ctx, this.#packed[direction]!.pointer, this.copy.pointer, N, K, direction, dtype, dtype);
+  }
+}
+
+/** Matrices of one shape in one allocation. */
+export class ParameterGroup implements Disposable {
+  readonly name: string;
+  readonly parameters: readonly Parameter[];
+  /** (n, rows, cols), f32. */
+  readonly master: OwnedTensor;
+  /** (n, rows, cols), f32; null for inference. */
+  readonly gradient: OwnedTensor | null;
+  /** (n, rows, cols) in the compute type; null where that is f32. */
+  readonly copy: OwnedTensor | null;
+
+  constructor(device: Device, specs: readonly ParameterSpec[], options: { dtype: ComputeType; training: boolean }) {
+    const [rows, cols] = specs[0].shape;
+    const shape = [specs.length, rows, cols];
+    this.name = specs[0].group;
+    this.master = device.tensor(shape, "f32");
+    this.gradient = options.training ? device.tensor(shape, "f32") : null;
+    this.copy = options.dtype === "f32" ? null : device.tensor(shape, options.dtype);
+    this.parameters = specs.map((spec, i) => {
+      const part = (whole: Tensor) => whole.view(spec.shape, i * rows * cols);
+      const master = part(this.master);
+      return new Parameter(
+        spec,
+        master,
+        this.copy ? part(this.copy) : master,
+        this.gradient ? part(this.gradient) : null,
+      );
+    });
+  }
+
+  /** (rows, cols) of each member. */
+  get shape(): readonly [number, number] {
+    return this.parameters[0].shape;
+  }
+
+  /** Frees weights, gradients and copies. */
+  [Symbol.dispose](): void {
+    this.master[Symbol.dispose]();
+    this.gradient?.[Symbol.dispose]();
+    this.copy?.[Symbol.dispose]();
+  }
+}
+
+/** All parameters of a model. */
+export class Parameters implements Disposable {
+  readonly groups: readonly ParameterGroup[];
+  readonly #device: Device;
+  readonly #byName = new Map<string, Parameter>();
+  readonly #names: string[];
+
+  /** Allocates the parameters of `specs`; the order of names is kept, groups are in order of first appearance. */
+  constructor(device: Device, specs: readonly ParameterSpec[], options: { dtype: ComputeType; training: boolean }) {
+    this.#device = device;
+    this.#names = specs.map((spec) => spec.name);
+    this.groups = [...Map.groupBy(specs, (spec) => spec.group).values()].map((members) =>
+      new ParameterGroup(device, members, options)
+    );
+    for (const group of this.groups) {
+      for (const parameter of group.parameters) this.#byName.set(parameter.name, parameter);
+    }
+  }
+
+  /** Finds a parameter. @throws {RangeError} for an unknown name. */
+  get(name: string): Parameter {
+    const parameter = this.#byName.get(name);
+    if (!parameter) {
+      throw new RangeError(
+        `Cannot find the parameter "${name}": expected one of ${this.#names.slice(0, 8).join(", ")}, ...`,
+      );
+    }
+    return parameter;
+  }
+
+  /** All parameters in declaration order. */
+  all(): Parameter[] {
+    return this.#names.map((name) => this.get(name));
+  }
+
+  /** Number of weights. */
+  get size(): number {
+    return this.all().reduce((sum, parameter) => sum + parameter.size, 0);
+  }
+
+  /** Writes the low-precision copies from the masters (after loading; the optimizer kernels do it in training). */
+  refreshCopies(): void {
+    const { nc, ctx } = this.#device;
+    for (const { master, copy } of this.groups) {
+      if (copy) nc.cast(ctx, copy.pointer, master.pointer, BigInt(copy.size), dtypeCode(copy.dtype), dtypeCode("f32"));
+    }
+  }
+
+  /** Frees all memory. */
+  [Symbol.dispose](): void {
+    for (const group of this.groups) group[Symbol.dispose]();
+  }
+}

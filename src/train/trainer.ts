@@ -1,0 +1,159 @@
+/**
+ * One training step on one device: micro-batches forward and backward, then both optimizers. Every stage (base, mid, SFT, RL) drives
+ * this; what differs between them is where batches come from and how targets are weighted.
+ *
+ * A step enqueues everything and allocates nothing; `results` waits for it. The arena's size comes from running the same code on the
+ * plan device first.
+ */
+import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { type OptimizerOptions, Optimizers, type StepSchedule } from "../optim/groups.ts";
+import { Arena } from "../tensor/arena.ts";
+import type { Device, OwnedTensor } from "../tensor/device.ts";
+import type { ComputeType } from "../tensor/dtype.ts";
+import { PlanDevice } from "../tensor/plan.ts";
+import { type Costs, Tape } from "../tensor/tape.ts";
+
+/** Token ids of one micro-batch, (B, T) each; a target of -1 is ignored. */
+export interface Batch {
+  readonly inputs: Int32Array<ArrayBuffer>;
+  readonly targets: Int32Array<ArrayBuffer>;
+  /** Weight of each target in the objective; default: 1 / active targets, the mean. */
+  readonly weights?: Float32Array<ArrayBuffer>;
+}
+
+/** Sizes of a trainer. */
+export interface TrainerOptions {
+  readonly config: GPTConfig;
+  readonly dtype: ComputeType;
+  /** Rows of a micro-batch. */
+  readonly B: number;
+  /** Tokens of a row. */
+  readonly T: number;
+  /** Micro-batches of a step. */
+  readonly gradAccum: number;
+  readonly optimizer: OptimizerOptions;
+}
+
+/** What a step did. */
+export interface StepResult {
+  /** Objective of each micro-batch: with default weights the mean loss in nats. */
+  readonly losses: readonly number[];
+  /** Global gradient norm before clipping. */
+  readonly gradNorm: number;
+  /** False: a loss or gradient was not finite and nothing was updated. */
+  readonly finite: boolean;
+}
+
+/** Memory and work of one step, without running it. */
+export interface TrainingPlan {
+  /** Bytes of the arena: activations and scratch. */
+  readonly arenaBytes: number;
+  /** Bytes of everything: parameters, gradients, optimizer state, arena. */
+  readonly totalBytes: number;
+  readonly costs: Costs;
+}
+
+const UNBOUNDED = 2 ** 46; // bytes; larger than any arena
+
+/** Computes memory and work of a step by running it with shapes only. */
+export function planTraining(options: TrainerOptions): TrainingPlan {
+  using device = new PlanDevice();
+  using trainer = new Trainer(device, { ...options, arenaBytes: UNBOUNDED });
+  const costs: Costs = new Map();
+  trainer.tape.costs = costs;
+  const size = options.B * options.T;
+  const batch = { inputs: new Int32Array(size), targets: new Int32Array(size) };
+  for (let i = 0; i < Math.min(2, options.gradAccum); i++) trainer.microStep(batch, i);
+  trainer.update({ lrMultiplier: 1, momentum: 0.95 });
+  const arenaBytes = trainer.arena.peak;
+  return { arenaBytes, totalBytes: device.peakBytes - UNBOUNDED + arenaBytes, costs };
+}
+
+/** Model, optimizers and buffers of a training run. */
+export class Trainer implements Disposable {
+  readonly device: Device;
+  readonly options: TrainerOptions;
+  readonly model: GPT;
+  readonly optimizers: Optimizers;
+  readonly arena: Arena;
+  readonly tape: Tape;
+  readonly #inputs: OwnedTensor;
+  readonly #targets: OwnedTensor;
+  readonly #weights: OwnedTensor;
+  readonly #losses: OwnedTensor;
+
+  constructor(device: Device, options: TrainerOptions & { arenaBytes?: number }) {
+    const { B, T, config, dtype, gradAccum } = options;
+    this.device = device;
+    this.options = options;
+    this.model = new GPT(device, config, { dtype, training: true });
+    this.optimizers = new Optimizers(this.model, options.optimizer);
+    this.arena = new Arena(device, options.arenaBytes ?? planTraining(options).arenaBytes);
+    this.tape = new Tape(device, this.arena, { training: true });
+    this.#inputs = device.tensor([B, T], "i32");
+    this.#targets = device.tensor([B, T], "i32");
+    this.#weights = device.tensor([B, T], "f32");
+    this.#losses = device.tensor([gradAccum], "f32");
+  }
+
+  /** Enqueues forward and backward of micro-batch `index`; the first one overwrites the gradients, later ones add to them. */
+  microStep(batch: Batch, index: number): void {
+    const { device, tape } = this;
+    const weights = (batch.weights ?? meanWeights(batch.targets)).map((w) => w / this.options.gradAccum);
+    device.upload(this.#inputs, batch.inputs);
+    device.upload(this.#targets, batch.targets);
+    device.upload(this.#weights, weights);
+    tape.accumulate = index > 0;
+    const losses = this.model.loss(tape, this.#inputs, { targets: this.#targets, weights: this.#weights });
+    const slot = this.#losses.view([1], index).pointer;
+    tape.nc.weighted_sum(tape.ctx, slot, losses.pointer, this.#weights.pointer, BigInt(losses.size), 0);
+    tape.backward();
+    tape.clear();
+  }
+
+  /** Enqueues the update of all parameters from the accumulated gradients. */
+  update(schedule: StepSchedule): void {
+    this.optimizers.step(this.arena, schedule);
+  }
+
+  /** Waits for the step and reports it. */
+  async results(): Promise<StepResult> {
+    const [scale, gradNorm] = await this.device.readFloats(this.optimizers.clip);
+    const losses = Array.from(await this.device.readFloats(this.#losses), (loss) => loss * this.options.gradAccum);
+    return { losses, gradNorm, finite: Number.isFinite(scale) && losses.every(Number.isFinite) };
+  }
+
+  /** Names the first gradient that holds a NaN or infinity, or null. */
+  async firstNonFiniteGradient(): Promise<string | null> {
+    const { nc, ctx } = this.device;
+    using index = this.device.tensor([2], "i32"); // i64[1]
+    for (const { name, gradient } of this.model.parameters.all()) {
+      nc.first_non_finite(ctx, index.pointer, gradient.pointer, BigInt(gradient.size), 0);
+      const [low, high] = await this.device.read(index);
+      if (!(low === -1 && high === -1)) return name;
+    }
+    return null;
+  }
+
+  /** Frees everything. */
+  [Symbol.dispose](): void {
+    for (const part of [this.#inputs, this.#targets, this.#weights, this.#losses]) part[Symbol.dispose]();
+    this.optimizers[Symbol.dispose]();
+    this.model[Symbol.dispose]();
+    this.arena[Symbol.dispose]();
+  }
+}
+
+/**
+ * Weighs every active target 1 / their number.
+ *
+ * @throws {RangeError} where no target is active: the mean would be 0 / 0.
+ */
+export function meanWeights(targets: Int32Array): Float32Array<ArrayBuffer> {
+  let active = 0;
+  for (const target of targets) if (target >= 0) active++;
+  if (active === 0) {
+    throw new RangeError(`Cannot train on a batch: all ${targets.length} targets are ignored, expected at least one`);
+  }
+  return Float32Array.from(targets, (target) => target >= 0 ? 1 / active : 0);
+}
