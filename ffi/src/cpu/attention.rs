@@ -352,6 +352,7 @@ pub mod plain {
         pub dv: Vec<f64>,
     }
 
+    #[allow(clippy::needless_range_loop)] // b is a place in every operand
     pub fn attention(shape: &Shape, q: &[f64], k: &[f64], v: &[f64], d_o: &[f64], lengths: &[i32]) -> Result {
         let Shape { B, T, H, G, D, scale, .. } = *shape;
         let scale = f64::from(scale);

@@ -212,3 +212,129 @@ pub unsafe extern "C" fn nc_attention_cached_fwd(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::attention::plain;
+    use crate::cpu::kv_cache::nc_kv_append;
+    use crate::cpu::testing::{Rig, close, elements, widen};
+
+    /// Sizes of a model's attention with one sequence of `length` tokens.
+    #[derive(Clone, Copy)]
+    struct Case {
+        H: usize,
+        G: usize,
+        D: usize,
+        length: usize,
+        window: i32,
+    }
+
+    impl Case {
+        fn scale(&self) -> f32 {
+            1.0 / (self.D as f32).sqrt()
+        }
+
+        /// q, k, v of all tokens.
+        fn inputs<E: Element>(&self) -> [Vec<E>; 3] {
+            let Case { H, G, D, length, .. } = *self;
+            [elements(length * H * D, 1), elements(length * G * D, 2), elements(length * G * D, 3)]
+        }
+
+        /// Feeds the sequence to row `row` of a batch of B in chunks of the given sizes, padded to the longest; the other rows
+        /// hold other tokens at other positions. Gives o of all tokens.
+        fn run<E: Element>(&self, rig: &Rig, B: usize, row: usize, chunks: &[usize]) -> Vec<E> {
+            let Case { H, G, D, length, window } = *self;
+            let dtype = if E::IS_F32 { DTYPE_F32 } else { DTYPE_BF16 };
+            let T = *chunks.iter().max().unwrap();
+            let capacity = length + 8;
+            let [q, k, v] = self.inputs::<E>();
+            let caches = [rig.junk::<E>(B * G * capacity * D), rig.junk::<E>(B * G * capacity * D)];
+            let (mut o, mut position) = (vec![], 0);
+            for &chunk in chunks {
+                // Row r takes the tokens of the row of the test, shifted by its distance to it.
+                let spread = |x: &[E], heads: usize, stream: u32| -> Vec<E> {
+                    let mut y = elements::<E>(B * T * heads * D, stream);
+                    let width = heads * D;
+                    y[row * T * width..][..chunk * width].copy_from_slice(&x[position * width..][..chunk * width]);
+                    y
+                };
+                let positions: Vec<i32> =
+                    (0..B).map(|r| if r == row { position as i32 } else { (r % 3) as i32 }).collect();
+                let counts: Vec<i32> =
+                    (0..B).map(|r| if r == row { chunk as i32 } else { (r % 4).min(T) as i32 }).collect();
+                let [pq, pk, pv] = [rig.put(&spread(&q, H, 7)), rig.put(&spread(&k, G, 8)), rig.put(&spread(&v, G, 9))];
+                let (pp, pc, po) = (rig.put(&positions), rig.put(&counts), rig.junk::<E>(B * T * H * D));
+                let [b, t, h, g, d, c] = [B, T, H, G, D, capacity].map(|n| n as i32);
+                unsafe {
+                    let ctx = rig.ctx();
+                    rig.ok(nc_kv_append(ctx, caches[0], caches[1], pk, pv, pp, pc, b, t, g, d, c, dtype));
+                    rig.ok(nc_attention_cached_fwd(
+                        ctx,
+                        po,
+                        pq,
+                        caches[0],
+                        caches[1],
+                        pp,
+                        pc,
+                        b,
+                        t,
+                        h,
+                        g,
+                        d,
+                        c,
+                        window,
+                        self.scale(),
+                        dtype,
+                    ));
+                }
+                let out: Vec<E> = rig.get(po, B * T * H * D);
+                let first = row * T * H * D;
+                o.extend_from_slice(&out[first..first + chunk * H * D]);
+                assert!(out[first + chunk * H * D..(row + 1) * T * H * D].iter().all(|x| x.to_f32() == 0.0));
+                position += chunk;
+            }
+            assert_eq!(position, length);
+            o
+        }
+    }
+
+    fn cuts(length: usize) -> Vec<Vec<usize>> {
+        let mut odd = vec![37; length / 37];
+        odd.push(length % 37);
+        odd.retain(|&n| n > 0);
+        vec![vec![length], vec![1; length], odd, vec![length - 1, 1], vec![1, length - 1]]
+    }
+
+    fn check<E: Element>(case: Case) {
+        let Case { H, G, D, length, window } = case;
+        let first = case.run::<E>(&Rig::new(1), 1, 0, &[length]);
+        let [q, k, v] = case.inputs::<E>();
+        let shape = Shape::new([1, length, H, G, D].map(|n| n as i32), window, case.scale()).unwrap();
+        let (q, k, v) = (widen(&q), widen(&k), widen(&v));
+        let expected = plain::attention(&shape, &q, &k, &v, &q, &[length as i32]).o;
+        close("o", &first, &expected, length.max(D));
+        let bits = |o: &[E]| o.iter().map(|x| x.to_f32().to_bits()).collect::<Vec<_>>();
+        for (threads, B, row) in [(1, 1, 0), (2, 1, 0), (3, 3, 1), (2, 16, 15), (2, 3, 2)] {
+            let rig = Rig::new(threads);
+            for chunks in cuts(length) {
+                let o = case.run::<E>(&rig, B, row, &chunks);
+                assert!(
+                    bits(&o) == bits(&first),
+                    "batch {B}, row {row}, {} chunks, window {window}: other bits than alone at once",
+                    chunks.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn cached_attention_matches_the_loop_and_is_batch_invariant() {
+        for (H, G, D) in [(2, 2, 32), (4, 2, 10), (3, 1, 64), (1, 1, 128), (2, 1, 33)] {
+            for window in [-1, 0, 70] {
+                check::<f32>(Case { H, G, D, length: 150, window });
+            }
+            check::<u16>(Case { H, G, D, length: 131, window: -1 });
+        }
+    }
+}

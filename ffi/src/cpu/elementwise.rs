@@ -239,3 +239,76 @@ pub unsafe extern "C" fn nc_relu2_bwd(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{Rig, close, elements, widen};
+
+    fn dtype<E: Element>() -> i32 {
+        if E::IS_F32 { DTYPE_F32 } else { DTYPE_BF16 }
+    }
+
+    fn formulas<E: Element>(n: usize) {
+        let rig = Rig::new(2);
+        let (a, b, old) = (elements::<E>(n, 1), elements::<E>(n, 2), elements::<E>(n, 3));
+        let (pa, pb, y, sum, dh, dh_sum) =
+            (rig.put(&a), rig.put(&b), rig.junk::<E>(n), rig.put(&a), rig.junk::<E>(n), rig.put(&old));
+        let (ctx, count) = (rig.ctx(), n as i64);
+        unsafe {
+            rig.ok(nc_relu2_fwd(ctx, y, pa, count, dtype::<E>()));
+            rig.ok(nc_add(ctx, sum, sum, pb, count, dtype::<E>()));
+            rig.ok(nc_relu2_bwd(ctx, dh, pb, pa, count, 0, dtype::<E>()));
+            rig.ok(nc_relu2_bwd(ctx, dh_sum, pb, pa, count, 1, dtype::<E>()));
+        }
+        let (a, b, old) = (widen(&a), widen(&b), widen(&old));
+        let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<_>>();
+        close("relu2", &rig.get::<E>(y, n), &each(&|i| a[i].max(0.0).powi(2)), 1);
+        close("add", &rig.get::<E>(sum, n), &each(&|i| a[i] + b[i]), 1);
+        close("dh", &rig.get::<E>(dh, n), &each(&|i| 2.0 * a[i].max(0.0) * b[i]), 1);
+        close("dh sum", &rig.get::<E>(dh_sum, n), &each(&|i| old[i] + 2.0 * a[i].max(0.0) * b[i]), 1);
+    }
+
+    #[test]
+    fn elementwise_ops_match_the_loop() {
+        for n in [0, 1, 15, 16, 17, 100, 40_003] {
+            formulas::<f32>(n);
+            formulas::<u16>(n);
+        }
+    }
+
+    #[test]
+    fn cast_converts_between_types() {
+        let rig = Rig::new(2);
+        let n = 20_005;
+        let x = elements::<f32>(n, 1);
+        let (px, half, back, same) = (rig.put(&x), rig.junk::<u16>(n), rig.junk::<f32>(n), rig.junk::<u16>(n));
+        let tokens: Vec<u16> = (0..n).map(|i| (i * 7) as u16).collect();
+        let (narrow, wide) = (rig.put(&tokens), rig.junk::<i32>(n));
+        unsafe {
+            let ctx = rig.ctx();
+            rig.ok(nc_cast(ctx, half, px, n as i64, DTYPE_BF16, DTYPE_F32));
+            rig.ok(nc_cast(ctx, back, half, n as i64, DTYPE_F32, DTYPE_BF16));
+            rig.ok(nc_cast(ctx, same, half, n as i64, DTYPE_BF16, DTYPE_BF16));
+            rig.ok(nc_cast(ctx, wide, narrow, n as i64, DTYPE_I32, DTYPE_U16));
+            assert_ne!(nc_cast(ctx, half, px, n as i64, DTYPE_U16, DTYPE_F32), 0);
+        }
+        let expected: Vec<u16> = x.iter().map(|&x| u16::from_f32(x)).collect();
+        assert_eq!(rig.get::<u16>(half, n), expected);
+        assert_eq!(rig.get::<u16>(same, n), expected);
+        assert_eq!(rig.get::<f32>(back, n), expected.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
+        assert_eq!(rig.get::<i32>(wide, n), tokens.iter().map(|&x| i32::from(x)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn relu2_keeps_a_nan_visible() {
+        let rig = Rig::new(1);
+        let (x, y) = (rig.put(&[f32::NAN, -1.0, f32::NAN, 2.0]), rig.junk::<f32>(4));
+        unsafe { rig.ok(nc_relu2_fwd(rig.ctx(), y, x, 4, DTYPE_F32)) };
+        let y: Vec<f32> = rig.get(y, 4);
+        assert!(y[0].is_nan() && y[2].is_nan() && y[1] == 0.0 && y[3] == 4.0, "{y:?}");
+        unsafe { rig.ok(nc_relu2_bwd(rig.ctx(), x, x, x, 4, 0, DTYPE_F32)) };
+        let dx: Vec<f32> = rig.get(x, 4);
+        assert!(dx[0].is_nan() && dx[1] == 0.0, "{dx:?}");
+    }
+}

@@ -203,3 +203,88 @@ pub unsafe extern "C" fn nc_gather_rows(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::STATUS_PANIC;
+    use crate::cpu::testing::{Rig, close, elements, same_on_any_pool, widen};
+
+    fn dtype<E: Element>() -> i32 {
+        if E::IS_F32 { DTYPE_F32 } else { DTYPE_BF16 }
+    }
+
+    fn check<E: Element>(rows: usize, C: usize, V: usize) {
+        let rig = Rig::new(2);
+        let ids: Vec<i32> = (0..rows).map(|r| ((r * r * 7 + 3) % V) as i32).collect();
+        let (w, dy, old) = (elements::<E>(V * C, 1), elements::<E>(rows * C, 2), elements::<f32>(V * C, 3));
+        let (pw, pids, pdy) = (rig.put(&w), rig.put(&ids), rig.put(&dy));
+        let (y, half, dw, sum) =
+            (rig.junk::<f32>(rows * C), rig.junk::<u16>(rows * C), rig.junk::<f32>(V * C), rig.put(&old));
+        let sizes = [rows, C, V].map(|n| n as i32);
+        unsafe {
+            let (ctx, [rows, C, V]) = (rig.ctx(), sizes);
+            rig.ok(nc_embedding_fwd(ctx, y, pw, pids, rows, C, V, DTYPE_F32, dtype::<E>()));
+            rig.ok(nc_embedding_fwd(ctx, half, pw, pids, rows, C, V, DTYPE_BF16, dtype::<E>()));
+            rig.ok(nc_embedding_bwd(ctx, dw, pdy, pids, rows, C, V, 0, dtype::<E>()));
+            rig.ok(nc_embedding_bwd(ctx, sum, pdy, pids, rows, C, V, 1, dtype::<E>()));
+        }
+        let (w, dy) = (widen(&w), widen(&dy));
+        let expected: Vec<f64> = ids.iter().flat_map(|&id| w[id as usize * C..][..C].to_vec()).collect();
+        close("y", &rig.get::<f32>(y, rows * C), &expected, 1);
+        close("y bf16", &rig.get::<u16>(half, rows * C), &expected, 1);
+        let mut gradient = vec![0.0; V * C];
+        for (r, &id) in ids.iter().enumerate() {
+            for c in 0..C {
+                gradient[id as usize * C + c] += dy[r * C + c];
+            }
+        }
+        close("dw", &rig.get::<f32>(dw, V * C), &gradient, rows);
+        for (g, old) in gradient.iter_mut().zip(&old) {
+            *g += f64::from(*old);
+        }
+        close("dw sum", &rig.get::<f32>(sum, V * C), &gradient, rows);
+    }
+
+    #[test]
+    fn embedding_matches_the_loop() {
+        for (rows, C, V) in [(0, 5, 3), (1, 1, 1), (37, 30, 11), (300, 200, 50), (5, 64, 3)] {
+            check::<f32>(rows, C, V);
+            check::<u16>(rows, C, V);
+        }
+    }
+
+    #[test]
+    fn embedding_gradient_has_the_same_bits_on_any_pool() {
+        same_on_any_pool(|rig| {
+            let (rows, C, V) = (500, 200, 9);
+            let ids: Vec<i32> = (0..rows).map(|r| (r * r % V) as i32).collect();
+            let (dy, ids, dw) = (rig.put(&elements::<f32>(rows * C, 1)), rig.put(&ids), rig.junk::<f32>(V * C));
+            unsafe { rig.ok(nc_embedding_bwd(rig.ctx(), dw, dy, ids, rows as i32, C as i32, V as i32, 0, DTYPE_F32)) };
+            rig.get::<f32>(dw, V * C).iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        });
+    }
+
+    #[test]
+    fn embedding_names_an_id_outside_the_vocabulary() {
+        for id in [3, -1] {
+            let rig = Rig::new(1);
+            let (w, ids, y) = (rig.put(&[0f32; 6]), rig.put(&[0, id]), rig.junk::<f32>(4));
+            let status = unsafe { nc_embedding_fwd(rig.ctx(), y, w, ids, 2, 2, 3, DTYPE_F32, DTYPE_F32) };
+            let message = rig.fails(status, STATUS_PANIC);
+            assert!(message.contains(&format!("id {id} at position 1, expected 0 to 2")), "{message}");
+        }
+    }
+
+    #[test]
+    fn gather_rows_copies_bytes() {
+        let rig = Rig::new(2);
+        let x: Vec<u16> = (0..12).collect();
+        let (px, index, y) = (rig.put(&x), rig.put(&[3i32, 0, 3]), rig.junk::<u16>(9));
+        unsafe { rig.ok(nc_gather_rows(rig.ctx(), y, px, index, 3, 3, 4, DTYPE_BF16)) };
+        assert_eq!(rig.get::<u16>(y, 9), [9, 10, 11, 0, 1, 2, 9, 10, 11]);
+        let status = unsafe { nc_gather_rows(rig.ctx(), y, px, index, 3, 3, 3, DTYPE_BF16) };
+        let message = rig.fails(status, STATUS_PANIC);
+        assert!(message.contains("id 3 at position 0, expected 0 to 2"), "{message}");
+    }
+}

@@ -98,3 +98,63 @@ pub unsafe extern "C" fn nc_kv_append(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::{DTYPE_BF16, STATUS_PANIC};
+    use crate::cpu::testing::Rig;
+
+    #[test]
+    fn kv_append_places_only_the_valid_tokens() {
+        let rig = Rig::new(2);
+        let [B, T, G, D, capacity] = [3usize, 2, 2, 3, 5];
+        let k: Vec<u16> = (0..(B * T * G * D) as u16).map(|i| i + 1000).collect();
+        let v: Vec<u16> = k.iter().map(|k| k + 1000).collect();
+        let (positions, counts) = ([1i32, 4, 99], [2i32, 1, 0]);
+        let n = B * G * capacity * D;
+        let (pk, pv) = (rig.put(&vec![0u16; n]), rig.put(&vec![0u16; n]));
+        unsafe {
+            rig.ok(nc_kv_append(
+                rig.ctx(),
+                pk,
+                pv,
+                rig.put(&k),
+                rig.put(&v),
+                rig.put(&positions),
+                rig.put(&counts),
+                B as i32,
+                T as i32,
+                G as i32,
+                D as i32,
+                capacity as i32,
+                DTYPE_BF16,
+            ));
+        }
+        let mut expected = vec![0u16; n];
+        for b in 0..B {
+            for t in 0..counts[b] as usize {
+                for g in 0..G {
+                    for d in 0..D {
+                        let at = ((b * G + g) * capacity + positions[b] as usize + t) * D + d;
+                        expected[at] = k[((b * T + t) * G + g) * D + d];
+                    }
+                }
+            }
+        }
+        assert_eq!(rig.get::<u16>(pk, n), expected);
+        let values: Vec<u16> = expected.iter().map(|&x| if x == 0 { 0 } else { x + 1000 }).collect();
+        assert_eq!(rig.get::<u16>(pv, n), values);
+    }
+
+    #[test]
+    fn kv_append_refuses_to_pass_the_capacity() {
+        let rig = Rig::new(1);
+        let (x, cache) = (rig.put(&[0u16; 4]), rig.put(&[0u16; 8]));
+        let (positions, counts) = (rig.put(&[3i32]), rig.put(&[2i32]));
+        let status =
+            unsafe { nc_kv_append(rig.ctx(), cache, cache, x, x, positions, counts, 1, 2, 1, 2, 4, DTYPE_BF16) };
+        let message = rig.fails(status, STATUS_PANIC);
+        assert!(message.contains("row 0 has 2 new tokens at position 3, expected at most 4 in all"), "{message}");
+    }
+}

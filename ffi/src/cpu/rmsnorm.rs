@@ -209,3 +209,80 @@ pub unsafe extern "C" fn nc_rmsnorm_bwd(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{Rig, close, close_at, elements, same_on_any_pool, widen};
+    use std::ptr::null_mut;
+
+    const EPS: f32 = f32::EPSILON;
+
+    fn plain_forward(x: &[f64], C: usize) -> (Vec<f64>, Vec<f64>) {
+        let rstd: Vec<f64> = x
+            .chunks(C)
+            .map(|x| 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / C as f64 + f64::from(EPS)).sqrt())
+            .collect();
+        (x.iter().enumerate().map(|(i, x)| x * rstd[i / C]).collect(), rstd)
+    }
+
+    /// Gradient of sum(dy * y) by central differences.
+    fn difference(x: &[f64], dy: &[f64], C: usize) -> Vec<f64> {
+        let h = 1e-5;
+        (0..x.len())
+            .map(|i| {
+                let row = i / C * C..i / C * C + C;
+                let value = |delta: f64| {
+                    let mut x = x[row.clone()].to_vec();
+                    x[i - row.start] += delta;
+                    plain_forward(&x, C).0.iter().zip(&dy[row.clone()]).map(|(y, dy)| y * dy).sum::<f64>()
+                };
+                (value(h) - value(-h)) / (2.0 * h)
+            })
+            .collect()
+    }
+
+    fn check<E: Element>(rows: usize, C: usize) {
+        let rig = Rig::new(2);
+        let dtype = if E::IS_F32 { DTYPE_F32 } else { DTYPE_BF16 };
+        let n = rows * C;
+        let (x, dy, old) = (elements::<E>(n, 1), elements::<E>(n, 2), elements::<E>(n, 3));
+        let (px, pdy) = (rig.put(&x), rig.put(&dy));
+        let (y, rstd, dx, sum) = (rig.junk::<E>(n), rig.junk::<f32>(rows), rig.junk::<E>(n), rig.put(&old));
+        unsafe {
+            let (ctx, rows, C) = (rig.ctx(), rows as i32, C as i32);
+            rig.ok(nc_rmsnorm_fwd(ctx, y, null_mut(), px, rows, C, EPS, dtype));
+            rig.ok(nc_rmsnorm_fwd(ctx, y, rstd, px, rows, C, EPS, dtype));
+            rig.ok(nc_rmsnorm_bwd(ctx, dx, pdy, px, rstd, rows, C, 0, dtype));
+            rig.ok(nc_rmsnorm_bwd(ctx, sum, pdy, px, rstd, rows, C, 1, dtype));
+        }
+        let (x, dy, old) = (widen(&x), widen(&dy), widen(&old));
+        let (expected, expected_rstd) = plain_forward(&x, C);
+        close("y", &rig.get::<E>(y, n), &expected, C);
+        close("rstd", &rig.get::<f32>(rstd, rows), &expected_rstd, C);
+        let gradient = difference(&x, &dy, C);
+        // dy rstd, of this size, cancels in dx.
+        let largest = expected_rstd.iter().copied().fold(0.0, f64::max);
+        close_at("dx", &rig.get::<E>(dx, n), &gradient, C, largest);
+        let total: Vec<f64> = gradient.iter().zip(&old).map(|(g, old)| g + old).collect();
+        close_at("dx sum", &rig.get::<E>(sum, n), &total, C, largest);
+    }
+
+    #[test]
+    fn rmsnorm_matches_the_loop_and_finite_differences() {
+        for (rows, C) in [(0, 8), (3, 1), (5, 30), (2, 64), (7, 129), (2, 200)] {
+            check::<f32>(rows, C);
+            check::<u16>(rows, C);
+        }
+    }
+
+    #[test]
+    fn rmsnorm_has_the_same_bits_on_any_pool() {
+        same_on_any_pool(|rig| {
+            let (rows, C) = (300, 130);
+            let (x, y) = (rig.put(&elements::<f32>(rows * C, 1)), rig.junk::<f32>(rows * C));
+            unsafe { rig.ok(nc_rmsnorm_fwd(rig.ctx(), y, null_mut(), x, rows as i32, C as i32, EPS, DTYPE_F32)) };
+            rig.get::<u32>(y, rows * C)
+        });
+    }
+}

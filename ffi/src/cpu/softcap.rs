@@ -75,3 +75,41 @@ pub unsafe extern "C" fn nc_softcap_fwd(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::STATUS_INVALID;
+    use crate::cpu::testing::{Rig, close, elements, widen};
+
+    #[test]
+    fn softcap_matches_the_loop() {
+        for (rows, V, stride) in [(0usize, 5usize, 8usize), (3, 7, 10), (2, 20_001, 20_032), (1, 1, 1)] {
+            let rig = Rig::new(2);
+            let x: Vec<f32> = elements::<f32>(rows * stride, 1).iter().map(|x| x * 60.0).collect();
+            let half: Vec<u16> = x.iter().map(|&x| u16::from_f32(x)).collect();
+            let (y, z) = (rig.junk::<f32>(rows * V), rig.junk::<f32>(rows * V));
+            unsafe {
+                let (r, v, s) = (rows as i32, V as i32, stride as i32);
+                rig.ok(nc_softcap_fwd(rig.ctx(), y, rig.put(&x), r, v, s, 15.0, DTYPE_F32));
+                rig.ok(nc_softcap_fwd(rig.ctx(), z, rig.put(&half), r, v, s, 15.0, DTYPE_BF16));
+            }
+            let expected = |x: &[f64]| -> Vec<f64> {
+                (0..rows * V).map(|i| 15.0 * (x[i / V * stride + i % V] / 15.0).tanh()).collect()
+            };
+            close("y", &rig.get::<f32>(y, rows * V), &expected(&widen(&x)), 1);
+            close("y of bf16", &rig.get::<f32>(z, rows * V), &expected(&widen(&half)), 1);
+        }
+    }
+
+    #[test]
+    fn softcap_keeps_a_nan_visible_and_refuses_bad_sizes() {
+        let rig = Rig::new(1);
+        let x = rig.put(&[f32::NAN, f32::INFINITY, -1e9]);
+        unsafe { rig.ok(nc_softcap_fwd(rig.ctx(), x, x, 1, 3, 3, 15.0, DTYPE_F32)) };
+        let y: Vec<f32> = rig.get(x, 3);
+        assert!(y[0].is_nan() && y[1] == 15.0 && y[2] == -15.0, "{y:?}");
+        rig.fails(unsafe { nc_softcap_fwd(rig.ctx(), x, x, 1, 3, 2, 15.0, DTYPE_F32) }, STATUS_INVALID);
+        rig.fails(unsafe { nc_softcap_fwd(rig.ctx(), x, x, 1, 3, 3, 0.0, DTYPE_F32) }, STATUS_INVALID);
+    }
+}

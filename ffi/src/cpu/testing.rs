@@ -101,8 +101,13 @@ pub fn widen<E: Element>(x: &[E]) -> Vec<f64> {
 
 /// Asserts that all elements agree up to the rounding of their type and of f32 sums of `depth` terms of their size.
 pub fn close<E: Element>(name: &str, actual: &[E], expected: &[f64], depth: usize) {
+    close_at(name, actual, expected, depth, 0.1);
+}
+
+/// As `close`, where terms of size `scale` cancel in small results.
+pub fn close_at<E: Element>(name: &str, actual: &[E], expected: &[f64], depth: usize, scale: f64) {
     assert_eq!(actual.len(), expected.len(), "{name}: length");
-    let scale = expected.iter().fold(0.1f64, |a, b| a.max(b.abs()));
+    let scale = expected.iter().fold(scale, |a, b| a.max(b.abs()));
     let unit = if E::IS_F32 { 2f64.powi(-24) } else { 2f64.powi(-8) };
     let bound = scale * (unit * 2.0 + 2f64.powi(-22) * (depth as f64).sqrt().max(4.0));
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {

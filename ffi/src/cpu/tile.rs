@@ -41,6 +41,7 @@ pub struct Product {
 
 impl Product {
     /// R rows by W vectors at (r, i), in registers.
+    #[allow(clippy::needless_range_loop)] // y and x are places in C as much as in `sums`
     #[inline(always)]
     unsafe fn block<V: Lanes, const R: usize, const W: usize>(&self, r: usize, i: usize) {
         // SAFETY: the block lies inside C; A and B have the rows and columns it needs.

@@ -52,3 +52,26 @@ pub unsafe extern "C" fn nc_weighted_sum(
     // SAFETY: null or a live handle.
     unsafe { entry(ctx, |cx| enqueue(cx, (y, x, w), n, accumulate != 0)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::testing::{Rig, elements};
+    use std::ptr::null_mut;
+
+    #[test]
+    fn weighted_sum_matches_the_loop() {
+        for n in [0usize, 1, 16, 1003] {
+            let rig = Rig::new(1);
+            let (x, w) = (elements::<f32>(n, 1), elements::<f32>(n, 2));
+            let y = rig.put(&[0.5f32, 7.0]);
+            let (px, pw) = (rig.put(&x), rig.put(&w));
+            let expected: f64 = x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+            unsafe { rig.ok(nc_weighted_sum(rig.ctx(), y, px, pw, n as i64, 1)) };
+            assert!((f64::from(rig.get::<f32>(y, 1)[0]) - expected - 0.5).abs() < 1e-5);
+            unsafe { rig.ok(nc_weighted_sum(rig.ctx(), y, px, null_mut(), n as i64, 0)) };
+            let expected: f64 = x.iter().map(|&x| f64::from(x)).sum();
+            assert!((f64::from(rig.get::<f32>(y, 1)[0]) - expected).abs() < 1e-5);
+        }
+    }
+}
