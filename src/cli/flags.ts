@@ -23,6 +23,8 @@ export interface Flag<T extends FlagValue | undefined = FlagValue | undefined> {
   readonly values?: readonly string[];
   /** Other long names. */
   readonly aliases?: readonly string[];
+  /** Value of the flag alone, without `=`; it then never takes the next argument. */
+  readonly bare?: string;
   /** One letter. */
   readonly short?: string;
   /** Further environment variables that set it, beside `NANOCHAT_<FLAG>`. */

@@ -41,8 +41,9 @@ function flagLines(flags: FlagTable): string {
       `--${name}`,
       ...(flag.aliases ?? []).map((alias) => `--${alias}`),
     ];
-    const kind = flag.type === "enum" ? flag.values!.join("|") : KIND[flag.type];
-    const head = `  ${spellings.join(", ")}${kind ? `=${kind}` : ""}`;
+    const kind = flag.type === "enum" ? flag.values!.filter((word) => word !== "").join("|") : KIND[flag.type];
+    const value = kind && (flag.bare === undefined ? `=${kind}` : `[=${kind}]`);
+    const head = `  ${spellings.join(", ")}${value}`;
     const unit = flag.unit ? ` [${flag.unit}]` : "";
     const shown = flag.type === "bool" && flag.default === false ? "" : ` (default ${formatDefault(flag)})`;
     const env = flag.env ? ` (also ${flag.env.join(", ")})` : "";

@@ -98,7 +98,7 @@ function normalize(args: readonly string[], flags: FlagTable): string[] {
     if (name === undefined) {
       throw new UsageError(`Cannot read ${spelled}: no such flag${nearest(`--${word}`, known)}`);
     }
-    if (text === undefined && flags[name].type === "bool") text = "true";
+    text ??= flags[name].type === "bool" ? "true" : flags[name].bare;
     if (text === undefined) {
       text = args[++i];
       const isValue = text !== undefined && (!text.startsWith("-") || /^-[\d.]/.test(text) || text === "-");

@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { formatConfigValue, parseConfig } from "./config_file.ts";
 import { COMMON_FLAGS } from "./command.ts";
-import { bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
+import { bool, type FlagTable, float, int, oneOf, string, UsageError } from "./flags.ts";
 import { nearest, parse, unknownVariables, valuesOf } from "./parse.ts";
 
 const SEED = Number(Deno.env.get("NANOCHAT_TEST_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);
@@ -14,6 +14,7 @@ const FLAGS: FlagTable = {
   run: string("dummy", { help: "", env: ["WANDB_RUN"] }),
   "device-type": string("", { help: "", aliases: ["device"] }),
   prompt: string(undefined, { help: "", short: "p" }),
+  resume: oneOf(["", "latest", "auto"], { help: "", default: "", bare: "latest" }),
   overwrite: bool(false, { help: "" }),
   ...COMMON_FLAGS,
 };
@@ -54,6 +55,8 @@ const ACCEPTED: [string, string[], string, unknown][] = [
   ["a short flag with =", ["-p=-x"], "prompt", "-x"],
   ["a switch", ["--overwrite"], "overwrite", true],
   ["a negated switch", ["--no-overwrite"], "overwrite", false],
+  ["a flag that stands alone", ["--resume", "--depth=4"], "resume", "latest"],
+  ["a value for a flag that may stand alone", ["--resume=auto"], "resume", "auto"],
   ["a switch with a value", ["--overwrite=false"], "overwrite", false],
 ];
 
