@@ -3,7 +3,84 @@
  *
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
-import type { Command } from "./command.ts";
+import { type Command, command } from "./command.ts";
+import { DATA_DIR, DOWNLOAD } from "./flag_sets.ts";
+import { atLeast, bool, int, string, UsageError } from "./flags.ts";
 
 /** All commands, in the order of the help. */
-export const COMMANDS: readonly Command[] = [];
+export const COMMANDS: readonly Command[] = [
+  command({
+    name: "data make",
+    summary:
+      "makes shards of your own text: folders and files of .txt, .md, .jsonl and .parquet, .gz of the first three",
+    positional: [{ name: "INPUTS", help: "folders and files", many: true }],
+    flags: {
+      key: string("text", { help: "field of a JSON line or column of a Parquet file that holds the text" }),
+      seed: int(42, { help: "seed of the shuffle" }),
+      "shard-chars": int(250_000_000, {
+        help: "size at which a shard is closed, at the end of a row group",
+        unit: "characters",
+        check: atLeast(1),
+      }),
+      ...DATA_DIR,
+    },
+    run: async ({ positional, values, terminal }) => {
+      await (await import("./data_commands.ts")).makeData(positional, { ...values, terminal });
+    },
+  }),
+  command({
+    name: "data stats",
+    summary: "counts what shards hold: documents, characters, sizes, lengths",
+    positional: [{ name: "FOLDER", help: "folder of shards; without it the base folder's", optional: true }],
+    flags: {},
+    run: async ({ positional, values: { baseDir }, terminal }) => {
+      await (await import("./data_commands.ts")).showStats(positional[0], { baseDir, terminal });
+    },
+  }),
+  command({
+    name: "data download",
+    summary: "downloads the reference's pretraining shards; a second call goes on where the first one stopped",
+    flags: DOWNLOAD,
+    run: async ({ values, terminal }) => {
+      await (await import("./data_commands.ts")).downloadData({ ...values, terminal });
+    },
+  }),
+  command({
+    name: "models",
+    summary: "lists the models of the base folder and its runs",
+    flags: {},
+    run: async ({ values: { baseDir }, terminal }) => {
+      (await import("./model_commands.ts")).showModels({ baseDir, terminal });
+    },
+  }),
+  command({
+    name: "models inspect",
+    summary: "shows the checkpoints of a model: size, validation loss, shape, flags",
+    positional: [{ name: "NAME", help: 'a model as "nanochat models" names it, or the end of that name' }],
+    flags: {},
+    run: async ({ positional, values: { baseDir }, terminal }) => {
+      (await import("./model_commands.ts")).showModel(positional[0], { baseDir, terminal });
+    },
+  }),
+  command({
+    name: "models remove",
+    summary: "removes a model, or one of its checkpoints",
+    positional: [{ name: "NAME", help: 'a model as "nanochat models" names it, or the end of that name' }],
+    flags: {
+      step: int(-1, { help: "only the checkpoint of this step; -1 = all", check: atLeast(-1) }),
+      yes: bool(false, { help: "does not ask" }),
+    },
+    run: async ({ positional, values: { baseDir, step, yes }, terminal }) =>
+      (await import("./model_commands.ts")).removeModels(positional[0], { baseDir, step, yes, terminal }),
+  }),
+  command({
+    name: "report",
+    summary: "draws the loss of a run so far in the terminal",
+    flags: { watch: string(undefined, { help: "run, model or folder to draw; latest = the one that changed last" }) },
+    run: async ({ values: { watch, baseDir }, terminal }) => {
+      if (watch === undefined) throw new UsageError('Cannot report: no run is named, expected --watch=RUN or "latest"');
+      const name = watch === "latest" ? undefined : watch;
+      await (await import("./report_commands.ts")).watch(name, { baseDir, terminal });
+    },
+  }),
+];

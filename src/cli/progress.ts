@@ -30,6 +30,7 @@ export interface TerminalOptions {
 
 const REDRAW_MS = 100;
 const PLAIN_MS = 5000;
+const MANY = 1e6; // units that nobody counts, such as bytes: only their share is shown
 
 /** The two standard streams as sinks. */
 export function standardSinks(): { out: Sink; err: Sink } {
@@ -141,7 +142,8 @@ export class Terminal implements Log {
 export function progressLine(state: Progress, elapsedMs: number): string {
   const { label, done, total, detail } = state;
   const parts = [label];
-  if (total > 0) parts.push(`${done}/${total} (${Math.floor(100 * done / total)} %)`);
+  const percent = `${Math.floor(100 * done / total)} %`;
+  if (total > 0) parts.push(total < MANY ? `${done}/${total} (${percent})` : percent);
   else parts.push(String(done));
   if (detail) parts.push(detail);
   if (total > 0 && done > 0 && done < total && elapsedMs > 2000) {

@@ -1,0 +1,80 @@
+/** `nanochat data`: shards of one's own text, of the reference's data set, and what a folder of shards holds. */
+import { resolve } from "@std/path";
+import { format as formatBytes } from "@std/fmt/bytes";
+import { chooseData, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
+import { downloadShards } from "../data/download.ts";
+import { makeShards } from "../data/make.ts";
+import { shardStats } from "../data/stats.ts";
+import type { Terminal } from "./progress.ts";
+
+/** Where shards are written: `--data-dir`, else the base folder's `data/`. */
+function target({ baseDir, dataDir }: { baseDir?: string; dataDir?: string }): string {
+  return dataDir ? resolve(dataDir) : foldersOf(resolveBaseDir(baseDir)).data;
+}
+
+/** Makes shards of files and folders. */
+export async function makeData(
+  inputs: readonly string[],
+  values: {
+    baseDir?: string;
+    dataDir?: string;
+    key: string;
+    seed: number;
+    shardChars: number;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const { key, seed, shardChars, terminal } = values;
+  const shards = await makeShards({ inputs, out: target(values), key, seed, shardChars, log: terminal });
+  for (const { path, documents, characters } of shards) {
+    terminal.result(`${path}  ${documents} documents, ${characters} characters`, { path, documents, characters });
+  }
+}
+
+/** Downloads the reference's shards. */
+export async function downloadData(
+  values: {
+    baseDir?: string;
+    dataDir?: string;
+    numFiles: number;
+    numWorkers: number;
+    baseUrl?: string;
+    offline: boolean;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const { numFiles, numWorkers, baseUrl, offline, terminal } = values;
+  const out = target(values);
+  const paths = await downloadShards({ out, numFiles, numWorkers, baseUrl, offline, log: terminal });
+  terminal.result(`${paths.length} shards in ${out}`, { shards: paths.length, folder: out });
+}
+
+const BYTES = new Set(["text_bytes", "file_bytes"]);
+
+/** Counts what the shards of a folder hold; the last row is the sum. */
+export async function showStats(
+  folder: string | undefined,
+  { baseDir, terminal }: { baseDir?: string; terminal: Terminal },
+): Promise<void> {
+  const chosen = chooseData(resolveBaseDir(baseDir), folder);
+  terminal.info(`Shards in "${chosen.folder}" (${chosen.why})`);
+  const table = await shardStats(chosen.folder, { log: terminal });
+  const rows = table.toArray().map((row) => row.toJSON() as Record<string, string | number>);
+  if (terminal.json) {
+    for (const row of rows) terminal.result("", row);
+    return;
+  }
+  const total: Record<string, string | number> = { shard: "total", split: "" };
+  for (const name of ["row_groups", "documents", "characters", "text_bytes", "file_bytes"]) {
+    total[name] = rows.reduce((sum, row) => sum + Number(row[name]), 0);
+  }
+  const names = table.schema.fields.map(({ name }) => name);
+  const cell = (row: Record<string, string | number>, name: string) =>
+    row[name] === undefined ? "" : BYTES.has(name) ? formatBytes(Number(row[name])) : String(row[name]);
+  const grid = [names, ...[...rows, total].map((row) => names.map((name) => cell(row, name)))];
+  const widths = names.map((_, i) => Math.max(...grid.map((line) => line[i].length)));
+  for (const line of grid) {
+    const shown = line.map((text, i) => i === 0 ? text.padEnd(widths[i]) : text.padStart(widths[i]));
+    terminal.result(shown.join("  ").trimEnd());
+  }
+}
