@@ -10,7 +10,8 @@ export const COMMON_FLAGS = {
     help: "folder of data, tokenizers, checkpoints and runs; without it ~/.cache/nanochat",
   }),
   config: string(undefined, {
-    help: "file of key = value lines; may be given several times, later ones win; a bare path does the same",
+    help:
+      "file of key = value lines; later ones win; where a command takes no other arguments a bare path does the same",
   }),
   json: bool(false, { help: "results and messages as one JSON object a line" }),
   quiet: bool(false, { help: "no messages and no progress; warnings stay", short: "q" }),

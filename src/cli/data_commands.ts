@@ -27,7 +27,7 @@ export async function makeData(
   const { key, seed, shardChars, terminal } = values;
   const shards = await makeShards({ inputs, out: target(values), key, seed, shardChars, log: terminal });
   for (const { path, documents, characters } of shards) {
-    terminal.result(`${path}  ${documents} documents, ${characters} characters`, { path, documents, characters });
+    terminal.result(`${path}  documents: ${documents}, characters: ${characters}`, { path, documents, characters });
   }
 }
 

@@ -45,7 +45,8 @@ function flagLines(flags: FlagTable): string {
     const value = kind && (flag.bare === undefined ? `=${kind}` : `[=${kind}]`);
     const head = `  ${spellings.join(", ")}${value}`;
     const unit = flag.unit ? ` [${flag.unit}]` : "";
-    const shown = flag.type === "bool" && flag.default === false ? "" : ` (default ${formatDefault(flag)})`;
+    const isPlain = flag.default === undefined || flag.default === false;
+    const shown = isPlain ? "" : ` (default ${formatDefault(flag)})`;
     const env = flag.env ? ` (also ${flag.env.join(", ")})` : "";
     const gap = head.length < 34 ? head.padEnd(36) : `${head}\n${" ".repeat(36)}`;
     return gap + wrap(`${flag.help}${unit}${shown}${env}`, 36);
@@ -65,7 +66,11 @@ export function usageLine(row: Command): string {
 
 /** The help of one command. */
 export function commandHelp(row: Command): string {
-  const sections = [`${usageLine(row)}\n\n${wrap(row.summary, 0)}${row.details ? `\n\n${row.details}` : ""}`];
+  const sections = [
+    `${usageLine(row)}\n\n${wrap(row.summary[0].toUpperCase() + row.summary.slice(1), 0)}${
+      row.details ? `\n\n${row.details}` : ""
+    }`,
+  ];
   if (row.positional) {
     sections.push(row.positional.map(({ name, help }) => `  ${name.padEnd(34)}${wrap(help, 36)}`).join("\n"));
   }

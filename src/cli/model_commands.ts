@@ -36,7 +36,7 @@ export function showModel(name: string, { baseDir, terminal }: { baseDir?: strin
         `  model ${JSON.stringify(meta.config)}`,
         `  flags ${JSON.stringify(meta.flags)}`,
       ].join("\n"),
-      { name: model.name, step, bytes, ...meta },
+      { name: model.name, bytes, ...meta },
     );
   }
 }

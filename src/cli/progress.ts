@@ -56,6 +56,7 @@ export class Terminal implements Log {
   readonly #now: () => number;
   #drawn = false;
   #label = "";
+  #finished = "";
   #startMs = 0;
   #lastMs = -Infinity;
 
@@ -111,6 +112,8 @@ export class Terminal implements Log {
       this.#startMs = now;
     }
     const drawsOver = this.#err.isTerminal() && !this.json;
+    if (isLast && state.label === this.#finished) return; // said twice
+    this.#finished = isLast ? state.label : "";
     if (!isNew && !isLast && now - this.#lastMs < (drawsOver ? REDRAW_MS : PLAIN_MS)) return;
     this.#lastMs = now;
     if (this.json) {

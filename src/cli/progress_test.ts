@@ -43,6 +43,7 @@ Deno.test("Terminal writes plain progress lines when piped, some seconds apart, 
     clock.ms += 1000;
     log.progress({ label: "Work", done, total: 10 });
   }
+  log.progress({ label: "Work", done: 10, total: 10 }); // said twice, shown once
   assertEquals(err.text.split("\n").map((line) => line.split(" (")[0]), [
     "Work  1/10",
     "Work  6/10",

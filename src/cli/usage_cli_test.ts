@@ -45,8 +45,12 @@ Deno.test("nanochat COMMAND --help names every flag with its default", async () 
 });
 
 const WRONG: [string, string[], string][] = [
-  ["an unknown command", ["frobnicate"], "no such command"],
-  ["a flag before the command", ["--depth=4", "train"], "flags follow the command"],
+  ["an unknown command", ["modls"], 'no such command; did you mean "models"?'],
+  ["half a command", ["data"], 'expected "nanochat data '],
+  ["an unknown flag", ["data", "make", "x", "--sed=4"], 'did you mean "--seed"?'],
+  ["a value of the wrong kind", ["data", "make", "x", "--seed=four"], "expected a whole number"],
+  ["a flag before the command", ["--json", "models"], "flags follow the command"],
+  ["a missing argument", ["data", "make"], "is missing"],
 ];
 
 for (const [name, args, message] of WRONG) {
@@ -76,4 +80,54 @@ Deno.test("nanochat without arguments names the next command", () =>
     const { code, stdout } = await nanochat([], { env: { NANOCHAT_BASE_DIR: folder } });
     assertEquals(code, 0);
     assertStringIncludes(stdout, '"nanochat run tiny"');
+  }));
+
+Deno.test("--print-config can be fed back and then shows the file as origin", () =>
+  withFolder(async (folder) => {
+    const env = { NANOCHAT_NUM_WORKERS: "1e1", NANOCHAT_NUM_FILE: "3" };
+    const args = ["data", "download", "--print-config", "--num_files=3", "--base-url=a # b=\u001b\u009b"];
+    const first = await nanochat(args, { env });
+    assertEquals(first.code, 0);
+    assertStringIncludes(first.stdout, "NANOCHAT_NUM_WORKERS");
+    assertStringIncludes(first.stderr, "NANOCHAT_NUM_FILE is set, but no flag has that name");
+    const file = join(folder, "run.conf");
+    await Deno.writeTextFile(file, first.stdout);
+    const second = await nanochat(["data", "download", file, "--print-config"]);
+    assertEquals(second.code, 0);
+    const values = (text: string) => text.split("\n").map((line) => line.split(/\s+# /)[0].trim());
+    assertEquals(values(second.stdout), values(first.stdout));
+    assertStringIncludes(second.stdout, `# ${file}:`);
+  }));
+
+Deno.test("nanochat data make writes shards that data stats counts, and refuses to write over them", () =>
+  withFolder(async (folder) => {
+    for (let i = 0; i < 8; i++) {
+      const text = `story ${i}: the fox sees \u001b[31mthe river\n`.repeat(40);
+      await Deno.writeTextFile(join(folder, `${i}.txt`), text);
+    }
+    const env = { NANOCHAT_BASE_DIR: join(folder, "base") };
+    const made = await nanochat(["data", "make", folder, "--json"], { env });
+    assertEquals(made.code, 0, made.stderr);
+    const shards = made.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    assertEquals(shards.reduce((sum, { documents }) => sum + documents, 0), 8);
+    const stats = await nanochat(["data", "stats"], { env });
+    assertStringIncludes(stats.stdout, "shard_00000.parquet");
+    assert(/^total +\d+ +8 /m.test(stats.stdout), stats.stdout);
+    const again = await nanochat(["data", "make", folder], { env });
+    assertEquals([again.code, again.stdout], [1, ""]);
+    assertStringIncludes(again.stderr, "expected an empty folder");
+  }));
+
+Deno.test("nanochat models and report say what is missing", () =>
+  withFolder(async (folder) => {
+    const env = { NANOCHAT_BASE_DIR: folder };
+    const models = await nanochat(["models"], { env });
+    assertEquals([models.code, models.stdout], [0, ""]);
+    assertStringIncludes(models.stderr, "nanochat run tiny");
+    const report = await nanochat(["report", "--watch", "x"], { env });
+    assertEquals(report.code, 1);
+    assertStringIncludes(report.stderr, 'Cannot find run "x"');
+    const remove = await nanochat(["models", "remove", "base/d4", "--yes"], { env });
+    assertEquals(remove.code, 1);
+    assertStringIncludes(remove.stderr, 'Cannot find model "base/d4"');
   }));
