@@ -146,7 +146,7 @@ export class ParquetFile implements Disposable {
 
   /** Reads one row group, or all of them, as a table whose vectors stand over one ArrayBuffer for each row group. */
   async readTable(rowGroup?: number): Promise<Table> {
-    const arrow = await import("apache-arrow");
+    const arrow = await loadArrow();
     const schema = new arrow.Schema(this.schema.map((field) => arrowField(arrow, field)));
     const groups = rowGroup === undefined ? this.rowsOfGroup.map((_, i) => i) : [rowGroup];
     const batches = [];
@@ -197,6 +197,31 @@ function takeChunk(nc: Native, ctx: Deno.PointerObject, out: BigUint64Array): Co
 }
 
 type Arrow = typeof import("apache-arrow");
+
+let arrow: Promise<Arrow> | undefined;
+
+/**
+ * Loads `apache-arrow` when the first table is made.
+ *
+ * Its one text decoder, made while the module loads, would drop a byte order mark at the start of every text. For that moment the
+ * default is to keep it.
+ */
+export function loadArrow(): Promise<Arrow> {
+  arrow ??= (async () => {
+    const Original = globalThis.TextDecoder;
+    globalThis.TextDecoder = class extends Original {
+      constructor(label?: string, options?: TextDecoderOptions) {
+        super(label, { ignoreBOM: true, ...options });
+      }
+    };
+    try {
+      return await import("apache-arrow");
+    } finally {
+      globalThis.TextDecoder = Original;
+    }
+  })();
+  return arrow;
+}
 
 function arrowField(arrow: Arrow, field: ParquetField): Field {
   return new arrow.Field(field.name, arrowType(arrow, field), field.nullable);

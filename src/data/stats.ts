@@ -5,6 +5,7 @@ import { listShards, openShard, TEXT_COLUMN } from "./dataset.ts";
 import { characters } from "./documents.ts";
 import type { Log } from "./log.ts";
 import { SILENT } from "./log.ts";
+import { loadArrow } from "./parquet.ts";
 
 /**
  * Reads every document of every shard and counts.
@@ -15,7 +16,7 @@ import { SILENT } from "./log.ts";
  * @throws {Error} where the folder has no shards or one is damaged, empty or without the text column.
  */
 export async function shardStats(folder: string, { log = SILENT }: { readonly log?: Log } = {}): Promise<Table> {
-  const { tableFromArrays } = await import("apache-arrow");
+  const { tableFromArrays } = await loadArrow();
   const files = listShards(folder);
   const column = (): Float64Array<ArrayBuffer> => new Float64Array(files.length);
   const numbers = {

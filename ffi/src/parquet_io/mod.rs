@@ -9,6 +9,7 @@ mod thrift;
 mod write;
 
 pub use read::{Column, ParquetFile};
+pub use schema::{Kind, Node};
 pub use write::ShardWriter;
 
 use crate::context::{Context, lock};
