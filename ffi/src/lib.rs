@@ -7,6 +7,7 @@
 #![allow(non_snake_case)] // dimensions keep their one-letter names: B, T, C, H, G, D, V
 
 mod abi;
+pub mod bpe;
 mod context;
 pub mod cpu;
 mod file;
@@ -14,6 +15,7 @@ mod guard;
 pub mod parquet_io;
 mod runtime;
 
+pub use bpe::*;
 pub use context::{Context, Memory};
 pub use cpu::*;
 pub use file::*;

@@ -181,6 +181,7 @@ const runtime = {
   },
 } as const satisfies Record<string, AbiRow>;
 
+<<<<<<< HEAD
 const random = {
   nc_normal: {
     doc:
@@ -747,12 +748,107 @@ const ops = {
       "rows: i32",
       "V: i32",
     ],
+=======
+/** The tokenizer. Texts come as Arrow columns: UTF-8 bytes and n + 1 offsets (i32). */
+const bpe = {
+  nc_bpe_trainer_create: {
+    lib: "cpu",
+    doc:
+      "Creates a trainer; handle to out[0]. Documents are cut to docCap code points; the one that makes the sum of code points exceed maxChars is the last.",
+    args: ["ctx: ptr", "out: buf", "pattern: buf", "patternBytes: i64", "docCap: i64", "maxChars: i64"],
+  },
+  nc_bpe_trainer_feed: {
+    lib: "cpu",
+    nonblocking: true,
+    doc:
+      "Splits and counts documents. state (i64): code points and documents taken so far, different pieces (an upper bound), 1 when maxChars is exceeded.",
+    args: [
+      "ctx: ptr",
+      "state: buf",
+      "trainer: ptr",
+      "text: buf",
+      "offsets: buf",
+      "textBytes: i64",
+      "documents: i64",
+      "threads: i32",
+    ],
+  },
+  nc_bpe_trainer_train: {
+    lib: "cpu",
+    nonblocking: true,
+    doc: "Makes up to `limit` merges (progress: nc_progress) and writes their number to mergeCount[0] (i64).",
+    args: ["ctx: ptr", "mergeCount: buf", "trainer: ptr", "limit: i32"],
+  },
+  nc_bpe_trainer_merges: {
+    lib: "cpu",
+    doc: "Copies the merges: two ids (u32) each; merge m makes id 256 + m.",
+    args: ["ctx: ptr", "merges: buf", "trainer: ptr", "count: i64"],
+  },
+  nc_bpe_trainer_free: { lib: "cpu", doc: "Frees a trainer.", args: ["ctx: ptr", "trainer: ptr"] },
+  nc_bpe_create: {
+    lib: "cpu",
+    nonblocking: true,
+    doc:
+      "Builds a tokenizer; handle to out[0]. Token i has tokens[offsets[i] .. offsets[i + 1]]; the first `mergeable` ids are joined from text, the others (special names, gaps) only decoded.",
+    args: [
+      "ctx: ptr",
+      "out: buf",
+      "pattern: buf",
+      "tokens: buf",
+      "offsets: buf",
+      "patternBytes: i64",
+      "tokensBytes: i64",
+      "vocab: i32",
+      "mergeable: i32",
+    ],
+  },
+  nc_bpe_free: { lib: "cpu", doc: "Frees a tokenizer.", args: ["ctx: ptr", "tokenizer: ptr"] },
+  nc_bpe_merges: {
+    lib: "cpu",
+    doc: "Writes, for every mergeable id, the two ids (i32) that it is joined from, -1 -1 where no merge makes it.",
+    args: ["ctx: ptr", "merges: buf", "tokenizer: ptr"],
+  },
+  nc_bpe_encode_text: {
+    lib: "cpu",
+    doc: "Encodes one short text at once. ids (u32) has a place for every byte of the text; their number to count[0] (i32).",
+    args: ["ctx: ptr", "ids: buf", "count: buf", "tokenizer: ptr", "text: buf", "textBytes: i64"],
+  },
+  nc_bpe_encode: {
+    lib: "cpu",
+    nonblocking: true,
+    doc:
+      "Encodes documents on `threads` threads (0 = physical cores), with the id `prepend` before and `append` behind each (-1 = none). Writes the result's handle to out[0] and its number of ids to out[1].",
+    args: [
+      "ctx: ptr",
+      "out: buf",
+      "tokenizer: ptr",
+      "text: buf",
+      "offsets: buf",
+      "textBytes: i64",
+      "documents: i64",
+      "prepend: i32",
+      "append: i32",
+      "threads: i32",
+    ],
+  },
+  nc_bpe_encoded_read: {
+    lib: "cpu",
+    doc:
+      "Copies the ids (u32) and, per document, the number of ids up to its end (i64), and frees the result, also where it fails.",
+    args: ["ctx: ptr", "ids: buf", "ends: buf", "encoded: ptr", "total: i64", "documents: i64"],
+  },
+  nc_bpe_decode: {
+    lib: "cpu",
+    doc: "Joins the bytes of ids (u32) into text, which has exactly their size.",
+    args: ["ctx: ptr", "text: buf", "tokenizer: ptr", "ids: buf", "textBytes: i64", "count: i64"],
+>>>>>>> bdf2c5e (Add the tokenizer: split, count, train, encode, decode)
   },
 } as const satisfies Record<string, AbiRow>;
 
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
+<<<<<<< HEAD
   ...ops,
   ...products,
   ...parquet,
@@ -761,6 +857,9 @@ export const abi = {
   ...optimizer,
   ...comm,
   ...file,
+=======
+  ...bpe,
+>>>>>>> bdf2c5e (Add the tokenizer: split, count, train, encode, decode)
 } as const satisfies Record<string, AbiRow>;
 
 /** Names of the C functions. */

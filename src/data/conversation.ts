@@ -1,0 +1,117 @@
+/**
+ * Chat conversations as token ids with a training mask (1 = the model learns to say it).
+ *
+ * bos, then per message: user_start text user_end (mask 0); assistant_start (0), content, assistant_end (1). A system message in
+ * front is joined to the first user message with a blank line. Assistant content is text (1) or parts: text (1), python between
+ * python_start and python_end (1), what the tool printed between output_start and output_end (0).
+ */
+import { green, red } from "@std/fmt/colors";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** One part of an assistant's answer: its own words, a tool call, or the tool's output. */
+export interface Part {
+  readonly type: "text" | "python" | "python_output";
+  readonly text: string;
+}
+
+/** One turn. Only an assistant's content may be parts. */
+export interface Message {
+  readonly role: "system" | "user" | "assistant";
+  readonly content: string | readonly Part[];
+}
+
+/** A conversation: user and assistant alternate, from user on; a system message may come first. */
+export interface Conversation {
+  readonly messages: readonly Message[];
+}
+
+/** Ids and, for each, whether it is trained on. */
+export interface Rendered {
+  readonly ids: number[];
+  readonly mask: number[];
+}
+
+/** Ids that a conversation is cut to, whatever the model's context is. */
+export const MAX_CONVERSATION_TOKENS = 2048;
+
+/**
+ * Renders a conversation for training, cut on the right to `maxTokens`.
+ *
+ * @throws {SyntaxError} where roles or contents are not those of a conversation.
+ */
+export function renderConversation(
+  tokenizer: Tokenizer,
+  conversation: Conversation,
+  maxTokens: number = MAX_CONVERSATION_TOKENS,
+): Rendered {
+  const ids: number[] = [];
+  const mask: number[] = [];
+  const add = (trained: number, tokens: number[]) => {
+    for (const id of tokens) {
+      ids.push(id);
+      mask.push(trained);
+    }
+  };
+  const special = (name: string) => [tokenizer.special(`<|${name}|>`)];
+  add(0, special("bos"));
+  for (const [i, { role, content }] of joinSystem(conversation.messages).entries()) {
+    const expected = i % 2 === 0 ? "user" : "assistant";
+    if (role !== expected) throw refuse(`message ${i} is from "${role}", expected "${expected}"`);
+    if (role === "user") {
+      if (typeof content !== "string") throw refuse(`user message ${i} has parts, expected text`);
+      add(0, [...special("user_start"), ...tokenizer.encode(content), ...special("user_end")]);
+      continue;
+    }
+    add(0, special("assistant_start"));
+    for (const { type, text } of typeof content === "string" ? [{ type: "text", text: content }] : content) {
+      if (typeof text !== "string") throw refuse(`message ${i} has a part without text, expected text`);
+      // Every part on its own: neighbouring texts do not merge across the border.
+      const tokens = tokenizer.encode(text);
+      if (type === "text") add(1, tokens);
+      else if (type === "python") add(1, [...special("python_start"), ...tokens, ...special("python_end")]);
+      else if (type === "python_output") add(0, [...special("output_start"), ...tokens, ...special("output_end")]);
+      else throw refuse(`message ${i} has a part of type "${type}", expected text, python or python_output`);
+    }
+    add(1, special("assistant_end"));
+  }
+  return { ids: ids.slice(0, maxTokens), mask: mask.slice(0, maxTokens) };
+}
+
+/**
+ * Renders a conversation up to where the assistant has to answer: its last message, which must be the assistant's, is left out.
+ * Up to {@link MAX_CONVERSATION_TOKENS} ids and the start token behind the cut.
+ *
+ * @throws {SyntaxError} where the last message is not the assistant's, or as {@link renderConversation}.
+ */
+export function renderForCompletion(tokenizer: Tokenizer, conversation: Conversation): number[] {
+  const { messages } = conversation;
+  const last = messages.at(-1)?.role;
+  if (last !== "assistant") throw refuse(`the last message is from "${last}", expected "assistant"`);
+  const { ids } = renderConversation(tokenizer, { messages: messages.slice(0, -1) });
+  ids.push(tokenizer.special("<|assistant_start|>"));
+  return ids;
+}
+
+/** Draws tokens between bars, green where they are trained on and red where not, with their ids where asked for. */
+export function visualizeTokens(tokenizer: Tokenizer, { ids, mask }: Rendered, options: { ids?: boolean } = {}): string {
+  return ids.map((id, i) => {
+    const token = (mask[i] ? green : red)(tokenizer.decode([id]));
+    return options.ids ? `${token}\x1b[90m(${id})\x1b[39m` : token;
+  }).join("|");
+}
+
+/** Puts a leading system message in front of the user message that must follow it. */
+function joinSystem(messages: readonly Message[]): readonly Message[] {
+  if (messages.length === 0) throw refuse("it has no message, expected at least one");
+  const [system, user, ...rest] = messages;
+  if (system.role !== "system") return messages;
+  if (user?.role !== "user") throw refuse(`behind "system" comes "${user?.role}", expected "user"`);
+  if (typeof system.content !== "string" || typeof user.content !== "string") {
+    throw refuse("its system or first user message has parts, expected text");
+  }
+  return [{ role: "user", content: `${system.content}\n\n${user.content}` }, ...rest];
+}
+
+function refuse(what: string): SyntaxError {
+  return new SyntaxError(`Cannot render the conversation: ${what}`);
+}
