@@ -3,11 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-<<<<<<< HEAD
-#define NC_ABI_HASH "328af666166b23c7d745574f35222976"
-=======
-#define NC_ABI_HASH "99a7a4a918b924f2c46762f915dd41f5"
->>>>>>> bdf2c5e (Add the tokenizer: split, count, train, encode, decode)
+#define NC_ABI_HASH "80ad0c837e1e39783653d6cca419dc15"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2

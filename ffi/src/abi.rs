@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "328af666166b23c7d745574f35222976";
+pub const ABI_HASH: &str = "80ad0c837e1e39783653d6cca419dc15";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -386,3 +386,20 @@ const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64, i64) -> i
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32, *mut u8, i64, *mut u8, i32, i64) -> i32 =
     crate::nc_file_write;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32) -> i32 = crate::nc_disk_free;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64, i64, i64) -> i32 = crate::nc_bpe_trainer_create;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, *mut u8, *mut u8, i64, i64, i32) -> i32 =
+    crate::nc_bpe_trainer_feed;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i32) -> i32 = crate::nc_bpe_trainer_train;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64) -> i32 = crate::nc_bpe_trainer_merges;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_bpe_trainer_free;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, *mut u8, *mut u8, i64, i64, i32, i32) -> i32 =
+    crate::nc_bpe_create;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_bpe_free;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void) -> i32 = crate::nc_bpe_merges;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, *mut c_void, *mut u8, i64) -> i32 =
+    crate::nc_bpe_encode_text;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, *mut u8, *mut u8, i64, i64, i32, i32, i32) -> i32 =
+    crate::nc_bpe_encode;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, *mut c_void, i64, i64) -> i32 =
+    crate::nc_bpe_encoded_read;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, *mut u8, i64, i64) -> i32 = crate::nc_bpe_decode;

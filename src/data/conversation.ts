@@ -52,7 +52,7 @@ export function renderConversation(
       mask.push(trained);
     }
   };
-  const special = (name: string) => [tokenizer.special(`<|${name}|>`)];
+  const special = (name: string) => [tokenizer.encodeSpecial(`<|${name}|>`)];
   add(0, special("bos"));
   for (const [i, { role, content }] of joinSystem(conversation.messages).entries()) {
     const expected = i % 2 === 0 ? "user" : "assistant";
@@ -88,12 +88,16 @@ export function renderForCompletion(tokenizer: Tokenizer, conversation: Conversa
   const last = messages.at(-1)?.role;
   if (last !== "assistant") throw refuse(`the last message is from "${last}", expected "assistant"`);
   const { ids } = renderConversation(tokenizer, { messages: messages.slice(0, -1) });
-  ids.push(tokenizer.special("<|assistant_start|>"));
+  ids.push(tokenizer.encodeSpecial("<|assistant_start|>"));
   return ids;
 }
 
 /** Draws tokens between bars, green where they are trained on and red where not, with their ids where asked for. */
-export function visualizeTokens(tokenizer: Tokenizer, { ids, mask }: Rendered, options: { ids?: boolean } = {}): string {
+export function visualizeTokens(
+  tokenizer: Tokenizer,
+  { ids, mask }: Rendered,
+  options: { ids?: boolean } = {},
+): string {
   return ids.map((id, i) => {
     const token = (mask[i] ? green : red)(tokenizer.decode([id]));
     return options.ids ? `${token}\x1b[90m(${id})\x1b[39m` : token;

@@ -7,8 +7,9 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
-import { bindNative, type Native, pointerFrom } from "../native/call.ts";
-import { openLibrary } from "../native/load.ts";
+import { type Native, pointerFrom } from "../native/call.ts";
+import { TOKENIZER_FILE } from "./base_dir.ts";
+import { Calls } from "./calls.ts";
 
 /** nanochat's split pattern: GPT-4's with digits in runs of at most 2. */
 export const SPLIT_PATTERN =
@@ -27,14 +28,18 @@ export const SPECIAL_TOKENS = [
   "<|output_end|>",
 ] as const;
 
-/** File name of a saved tokenizer. */
-export const TOKENIZER_FILE = "nanochat_tokenizer.json";
 const FORMAT = "nanochat tokenizer";
 const VERSION = 1;
 
-/** Texts as an Arrow column: text i is `values[offsets[i] .. offsets[i + 1]]`, UTF-8. */
+/** Texts as an Arrow column (a row group's `TextBytes`): text i is `bytes[offsets[i] .. offsets[i + 1]]`, UTF-8. */
 export interface TextColumn {
-  readonly values: Uint8Array<ArrayBuffer>;
+  readonly bytes: Uint8Array;
+  readonly offsets: Int32Array;
+}
+
+/** A column whose memory native code may read. */
+export interface OwnedColumn extends TextColumn {
+  readonly bytes: Uint8Array<ArrayBuffer>;
   readonly offsets: Int32Array<ArrayBuffer>;
 }
 
@@ -57,7 +62,7 @@ export interface EncodeOptions {
 export type TokenBytesRule = "bytes" | "reference";
 
 /** Encodes strings to UTF-8 and lays them behind each other. */
-export function textColumn(texts: readonly string[]): TextColumn {
+export function textColumn(texts: readonly string[]): OwnedColumn {
   const encoder = new TextEncoder();
   const parts = texts.map((text) => encoder.encode(text));
   const offsets = new Int32Array(parts.length + 1);
@@ -66,20 +71,12 @@ export function textColumn(texts: readonly string[]): TextColumn {
   if (total > 0x7fffffff) {
     throw new RangeError(`Cannot encode ${total} bytes of text at once, expected at most 2147483647`);
   }
-  const values = new Uint8Array(total);
+  const bytes = new Uint8Array(total);
   parts.forEach((part, i) => {
-    values.set(part, offsets[i]);
+    bytes.set(part, offsets[i]);
     offsets[i + 1] = offsets[i] + part.length;
   });
-  return { values, offsets };
-}
-
-/** The native functions on a context of their own, so that the tokenizer's errors and threads mix with nobody else's. */
-export function openTokenizerContext(): { nc: Native; ctx: Deno.PointerObject } {
-  const nc = bindNative(openLibrary("cpu"));
-  const out = new BigUint64Array(1);
-  nc.context_create(out, 0, 1);
-  return { nc, ctx: pointerFrom(out) };
+  return { bytes, offsets };
 }
 
 /** A vocabulary that encodes and decodes. Owns native memory: dispose of it when done. */
@@ -91,6 +88,7 @@ export class Tokenizer implements Disposable {
   /** Number of mergeable tokens; their ids come first. */
   readonly mergeableCount: number;
   readonly #specials: ReadonlyMap<string, number>;
+  readonly #calls: Calls;
   readonly #nc: Native;
   readonly #ctx: Deno.PointerObject;
   #handle: Deno.PointerObject | null;
@@ -102,17 +100,18 @@ export class Tokenizer implements Disposable {
   #sha256: string | undefined;
 
   private constructor(
-    native: { nc: Native; ctx: Deno.PointerObject; handle: Deno.PointerObject },
+    { calls, handle }: { calls: Calls; handle: Deno.PointerObject },
     parts: TokenizerParts,
-    column: TextColumn,
+    column: OwnedColumn,
   ) {
-    this.#nc = native.nc;
-    this.#ctx = native.ctx;
-    this.#handle = native.handle;
+    this.#calls = calls;
+    this.#nc = calls.nc;
+    this.#ctx = calls.ctx;
+    this.#handle = handle;
     this.pattern = parts.pattern;
     this.mergeableCount = parts.tokens.length;
     this.#specials = new Map(Object.entries(parts.specials).sort((a, b) => a[1] - b[1]));
-    this.#bytes = column.values;
+    this.#bytes = column.bytes;
     this.#offsets = column.offsets;
     this.vocabSize = column.offsets.length - 1;
   }
@@ -124,25 +123,25 @@ export class Tokenizer implements Disposable {
    */
   static async fromParts(parts: TokenizerParts): Promise<Tokenizer> {
     const column = vocabularyColumn(parts);
-    const { nc, ctx } = openTokenizerContext();
+    const calls = new Calls();
     try {
       const out = new BigUint64Array(1);
       const pattern = new TextEncoder().encode(parts.pattern);
-      const { values, offsets } = column;
-      await nc.bpe_create(
-        ctx,
+      const { bytes, offsets } = column;
+      await calls.nc.bpe_create(
+        calls.ctx,
         out,
         pattern,
-        values,
+        bytes,
         offsets,
         BigInt(pattern.length),
-        BigInt(values.length),
+        BigInt(bytes.length),
         offsets.length - 1,
         parts.tokens.length,
       );
-      return new Tokenizer({ nc, ctx, handle: pointerFrom(out) }, parts, column);
+      return new Tokenizer({ calls, handle: pointerFrom(out) }, parts, column);
     } catch (error) {
-      nc.context_free(ctx);
+      calls.close(() => {});
       throw error;
     }
   }
@@ -196,7 +195,7 @@ export class Tokenizer implements Disposable {
 
   /** Id of `<|bos|>`. */
   get bosId(): number {
-    return this.special("<|bos|>");
+    return this.encodeSpecial("<|bos|>");
   }
 
   /** Special tokens by name, in id order. */
@@ -209,7 +208,7 @@ export class Tokenizer implements Disposable {
    *
    * @throws {RangeError} where the vocabulary has no token of that name.
    */
-  special(name: string): number {
+  encodeSpecial(name: string): number {
     const id = this.#specials.get(name);
     if (id === undefined) {
       throw new RangeError(
@@ -244,7 +243,10 @@ export class Tokenizer implements Disposable {
   }
 
   /** Encodes many texts on all threads; the results are views of one buffer. */
-  async encodeBatch(texts: readonly string[], options: EncodeOptions & { threads?: number } = {}): Promise<Int32Array[]> {
+  async encodeBatch(
+    texts: readonly string[],
+    options: EncodeOptions & { threads?: number } = {},
+  ): Promise<Int32Array[]> {
     const { ids, ends } = await this.encodeColumn(textColumn(texts), options);
     return Array.from(ends, (end, i) => ids.subarray(i === 0 ? 0 : Number(ends[i - 1]), Number(end)));
   }
@@ -254,21 +256,25 @@ export class Tokenizer implements Disposable {
     column: TextColumn,
     options: EncodeOptions & { threads?: number } = {},
   ): Promise<{ ids: Int32Array<ArrayBuffer>; ends: BigInt64Array<ArrayBuffer> }> {
-    const { values, offsets } = column;
+    const { bytes, offsets } = column as OwnedColumn;
     const documents = offsets.length - 1;
+    const handle = this.handle;
+    const prepend = options.prepend === undefined ? -1 : this.#id(options.prepend);
+    const append = options.append === undefined ? -1 : this.#id(options.append);
     const out = new BigUint64Array(2);
-    await this.#nc.bpe_encode(
-      this.#ctx,
-      out,
-      this.handle,
-      values,
-      offsets,
-      BigInt(values.length),
-      BigInt(documents),
-      options.prepend === undefined ? -1 : this.#id(options.prepend),
-      options.append === undefined ? -1 : this.#id(options.append),
-      options.threads ?? 0,
-    );
+    await this.#calls.run("encode text", () =>
+      this.#nc.bpe_encode(
+        this.#ctx,
+        out,
+        handle,
+        bytes,
+        offsets,
+        BigInt(bytes.length),
+        BigInt(documents),
+        prepend,
+        append,
+        options.threads ?? 0,
+      ));
     const ids = new Int32Array(Number(out[1]));
     const ends = new BigInt64Array(documents);
     this.#nc.bpe_encoded_read(this.#ctx, ids, ends, pointerFrom(out), out[1], BigInt(documents));
@@ -305,16 +311,16 @@ export class Tokenizer implements Disposable {
     return table;
   }
 
-  /** Frees the native tokenizer; calls under way must have ended. */
+  /** Frees the native tokenizer behind the calls in flight. */
   [Symbol.dispose](): void {
     if (this.#handle === null) return;
-    this.#nc.bpe_free(this.#ctx, this.#handle);
-    this.#nc.context_free(this.#ctx);
+    const handle = this.#handle;
     this.#handle = null;
+    this.#calls.close(() => this.#nc.bpe_free(this.#ctx, handle));
   }
 
   #id(token: number | string): number {
-    return typeof token === "string" ? this.special(token) : this.#checked(token);
+    return typeof token === "string" ? this.encodeSpecial(token) : this.#checked(token);
   }
 
   #checked(id: number): number {
@@ -346,7 +352,7 @@ export class StreamDecoder {
 }
 
 /** Lays all tokens, specials by name, behind each other in id order. */
-function vocabularyColumn({ tokens, specials }: TokenizerParts): TextColumn {
+function vocabularyColumn({ tokens, specials }: TokenizerParts): OwnedColumn {
   const all: (Uint8Array | undefined)[] = [...tokens];
   for (const [name, id] of Object.entries(specials)) {
     if (!Number.isInteger(id) || id < tokens.length || all[id] !== undefined) {
@@ -358,9 +364,9 @@ function vocabularyColumn({ tokens, specials }: TokenizerParts): TextColumn {
   }
   const offsets = new Int32Array(all.length + 1);
   for (let id = 0; id < all.length; id++) offsets[id + 1] = offsets[id] + (all[id]?.length ?? 0);
-  const values = new Uint8Array(offsets[all.length]);
-  for (let id = 0; id < all.length; id++) if (all[id]) values.set(all[id]!, offsets[id]);
-  return { values, offsets };
+  const bytes = new Uint8Array(offsets[all.length]);
+  for (let id = 0; id < all.length; id++) if (all[id]) bytes.set(all[id]!, offsets[id]);
+  return { bytes, offsets };
 }
 
 /** Reads the JSON of a saved tokenizer; `path` names it in errors. */

@@ -181,7 +181,6 @@ const runtime = {
   },
 } as const satisfies Record<string, AbiRow>;
 
-<<<<<<< HEAD
 const random = {
   nc_normal: {
     doc:
@@ -748,7 +747,9 @@ const ops = {
       "rows: i32",
       "V: i32",
     ],
-=======
+  },
+} as const satisfies Record<string, AbiRow>;
+
 /** The tokenizer. Texts come as Arrow columns: UTF-8 bytes and n + 1 offsets (i32). */
 const bpe = {
   nc_bpe_trainer_create: {
@@ -810,7 +811,8 @@ const bpe = {
   },
   nc_bpe_encode_text: {
     lib: "cpu",
-    doc: "Encodes one short text at once. ids (u32) has a place for every byte of the text; their number to count[0] (i32).",
+    doc:
+      "Encodes one short text at once. ids (u32) has a place for every byte of the text; their number to count[0] (i32).",
     args: ["ctx: ptr", "ids: buf", "count: buf", "tokenizer: ptr", "text: buf", "textBytes: i64"],
   },
   nc_bpe_encode: {
@@ -841,14 +843,12 @@ const bpe = {
     lib: "cpu",
     doc: "Joins the bytes of ids (u32) into text, which has exactly their size.",
     args: ["ctx: ptr", "text: buf", "tokenizer: ptr", "ids: buf", "textBytes: i64", "count: i64"],
->>>>>>> bdf2c5e (Add the tokenizer: split, count, train, encode, decode)
   },
 } as const satisfies Record<string, AbiRow>;
 
 /** The table: every function of the C interface. */
 export const abi = {
   ...runtime,
-<<<<<<< HEAD
   ...ops,
   ...products,
   ...parquet,
@@ -857,9 +857,7 @@ export const abi = {
   ...optimizer,
   ...comm,
   ...file,
-=======
   ...bpe,
->>>>>>> bdf2c5e (Add the tokenizer: split, count, train, encode, decode)
 } as const satisfies Record<string, AbiRow>;
 
 /** Names of the C functions. */
