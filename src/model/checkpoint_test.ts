@@ -13,6 +13,7 @@ import {
   checkSpace,
   checkTokenizer,
   clearCheckpoints,
+  describeSteps,
   fileNames,
   findCheckpoint,
   listSteps,
@@ -20,6 +21,7 @@ import {
   MappedCheckpoint,
   nativeIo,
   readMeta,
+  removeUnfinished,
   saveCheckpoint,
 } from "./checkpoint.ts";
 import type { CheckpointIo, CheckpointState, NamedTensor, SaveOptions } from "./checkpoint.ts";
@@ -284,6 +286,42 @@ Deno.test("saveCheckpoint() keeps the tokenizer and refuses another by name", as
   assertThrows(() => checkTokenizer(found, rig.tokenizerFolder), CheckpointError, "is missing");
   await rig.save(2, { tokenizerFolder: null });
   checkTokenizer(findCheckpoint(rig.folder)!, rig.tokenizerFolder);
+});
+
+Deno.test("saveCheckpoint() without optimizer state writes no file for it", async () => {
+  using rig = new Rig();
+  const meta = await rig.save(3, { optimizer: [] });
+  assertEquals(meta?.files.map(({ name }) => name), ["model_000003.safetensors"]);
+  assertEquals(rig.names().filter((name) => name.startsWith("optim")), []);
+  using mapped = new MappedCheckpoint({ nc: rig.nc, ctx: rig.ctx, folder: rig.folder });
+  assertEquals([mapped.step, mapped.optimizer.size], [3, 0]);
+  const open = () => new MappedCheckpoint({ nc: rig.nc, ctx: rig.ctx, folder: rig.folder, rank: 0 });
+  assertThrows(open, CheckpointError, "Cannot open optim_000003_rank0.safetensors");
+});
+
+Deno.test("removeUnfinished() removes what a crash left and nothing of the current step or of others", async () => {
+  using rig = new Rig();
+  await rig.save(1);
+  const whole = rig.names();
+  const left = [
+    "model_000002.safetensors",
+    "optim_000002_rank3.safetensors",
+    "model_000001.safetensors.77.tmp",
+    "meta_000002.json.77.tmp",
+    `${TOKENIZER_FILE}.77.tmp`,
+  ];
+  const kept = ["model_000005.safetensors.77.tmp", "optim_000005_rank1.safetensors", "mine.tmp", "model.safetensors"];
+  for (const name of [...left, ...kept]) Deno.writeTextFileSync(join(rig.folder, name), "");
+  Deno.mkdirSync(join(rig.folder, "model_000003.safetensors"));
+  removeUnfinished(rig.folder, 5);
+  assertEquals(rig.names(), [...whole, ...kept, "model_000003.safetensors"].sort());
+});
+
+Deno.test("describeSteps() lists few steps and counts many", () => {
+  assertEquals(describeSteps([7]), "step 7");
+  assertEquals(describeSteps([7, 8]), "steps 7 and 8");
+  assertEquals(describeSteps([1, 2, 3, 4, 5, 6]), "steps 1, 2, 3, 4, 5 and 6");
+  assertEquals(describeSteps([1, 2, 3, 4, 5, 6, 9]), "7 steps from 1 to 9");
 });
 
 Deno.test("clearCheckpoints() removes checkpoints and tokenizer, and nothing else", async () => {

@@ -55,6 +55,9 @@ Deno.test("encodeMeta() refuses values that JSON would change, by name", () => {
   assertThrows(() => encodeMeta(sample({ loop: { minValBpb: Infinity } })), TypeError, "meta.loop.minValBpb");
   assertThrows(() => encodeMeta(sample({ rng: [1, NaN] })), TypeError, "meta.rng.1");
   assertThrows(() => encodeMeta(sample({ rng: 1n as unknown as number })), TypeError, "bigint");
+  assertThrows(() => encodeMeta(sample({ rng: { a: undefined as unknown as null } })), TypeError, "meta.rng.a");
+  assertThrows(() => encodeMeta(sample({ rng: (() => 1) as unknown as null })), TypeError, "function");
+  assertThrows(() => encodeMeta(sample({ rng: new Int32Array(1) as unknown as null })), TypeError, "binary array");
 });
 
 Deno.test("parseMeta() refuses another version by name, and the Python nanochat's meta with the way out", () => {

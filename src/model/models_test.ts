@@ -87,7 +87,7 @@ Deno.test("chooseModel() takes the furthest stage of what was trained last, and 
     put(base, { run: "old", stage: "rl", tag: "d4", step: 3, minute: 0 });
     const chosen = chooseModel(base);
     assertEquals([chosen.name, chosen.step, chosen.source, chosen.run], ["tiny/sft/d4", 3, "sft", "tiny"]);
-    assertStringIncludes(chosen.why, 'sft/d4 at step 3 from run "tiny"');
+    assertStringIncludes(chosen.why, 'sft/d4 at step 3 from run "tiny", the furthest stage of what was trained last');
     put(base, { stage: "base", tag: "d4", step: 2, minute: 9 });
     assertEquals(chooseModel(base).name, "rl/d4");
   });
@@ -103,6 +103,10 @@ Deno.test("chooseModel() with a source looks in the base folder first; tag by de
     put(base, { stage: "base", tag: "older", step: 5, minute: 1 });
     put(base, { stage: "sft", tag: "a", step: 5, minute: 2 });
     put(base, { stage: "sft", tag: "b", step: 5, minute: 1 });
+    put(base, { stage: "mid", tag: "a", step: 5, minute: 1 });
+    put(base, { stage: "mid", tag: "b", step: 5, minute: 2 });
+    assertEquals(chooseModel(base, { source: "mid" }).tag, "b");
+    assertStringIncludes(chooseModel(base, { source: "mid" }).why, "the mid model found first");
     assertEquals(chooseModel(base, { source: "base" }).name, "base/d12");
     assertEquals(chooseModel(base, { source: "base", tag: "d4" }).step, 1_000_000);
     assertEquals(chooseModel(base, { source: "base", step: 999_999 }).name, "base/d4");

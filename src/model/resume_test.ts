@@ -103,6 +103,7 @@ Deno.test("resumeFlags() keeps the checkpoint's flags and refuses every other di
       '--model-tag is "x", expected ""',
     ]
   ) assertStringIncludes((error as Error).message, part);
+  assertThrows(() => resumeFlags({ a: [1] }, { given: { a: [2] } }), CheckpointError, "--a is [2], expected [1]");
   assertEquals(resumeFlags(saved, { given: { "model-tag": "x" }, changeable: ["model_tag"] })["model-tag"], "x");
 });
 

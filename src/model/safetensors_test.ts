@@ -78,6 +78,9 @@ Deno.test("parseHeader() names what is wrong with a header", () => {
     [`{"a":${t("[0,8,8]")}}`, 8, "at most 2"],
     [`{"a":${t("[0,8]", "[2]", "F31")}}`, 8, 'dtype "F31"'],
     [`{"a":{"dtype":"F32","shape":[2]}}`, 8, "without all of its keys"],
+    [`{"a":{"dtype":"F32","data_offsets":[0,8]}}`, 8, "without all of its keys"],
+    [`{"a":{"shape":[2],"data_offsets":[0,8]}}`, 8, "without all of its keys"],
+    [`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}`, 8, "without all of its keys"],
     [`{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, 8, 'key "dtype"'],
     [`{"a":{"shape":[[[[`, 0, "an integer"],
     [`{"__metadata__":{"k":"v","k":"w"}}`, 0, 'second metadata key "k"'],
@@ -88,7 +91,10 @@ Deno.test("parseHeader() names what is wrong with a header", () => {
   for (const [json, dataBytes, message] of cases) {
     assertThrows(() => parseHeader(fromJson(json, dataBytes)), SyntaxError, message, json);
   }
-  assertThrows(() => parseHeader(new Uint8Array(4)), SyntaxError, "4 bytes");
+  assertEquals(parseHeader(fromJson("{}")), { tensors: new Map(), metadata: {}, dataBegin: 10 });
+  assertThrows(() => parseHeader(fromJson("{}").subarray(0, 9), 10), SyntaxError, "9 bytes are at hand, expected 10");
+  assertThrows(() => parseHeader(new Uint8Array(9)), SyntaxError, "9 bytes, expected at least 10");
+  assertThrows(() => parseHeader(new Uint8Array(7), 100), SyntaxError);
   assertThrows(() => parseHeader(new Uint8Array(32).fill(255)), SyntaxError, "the header has");
   assertThrows(() => parseHeader(fromJson('{"\xff').map((b, i) => i > 9 ? 0xff : b)), SyntaxError, "UTF-8");
 });
