@@ -39,7 +39,7 @@ const argmax = (logits: Float32Array) => logits.indexOf(Math.max(...logits));
 const tokenizer = {
   encode: () => [],
   decode: () => "",
-  special: () => -1, // no token of this vocabulary is special
+  encodeSpecial: () => -1, // no token of this vocabulary is special
 };
 
 Deno.test("GptDecoder gives the logits of the plain forward pass", async () => {

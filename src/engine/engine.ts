@@ -34,7 +34,7 @@ export interface EngineTokenizer {
   encode(text: string): ArrayLike<number>;
   decode(ids: ArrayLike<number>): string;
   /** Id of a special token by its name. */
-  special(name: string): number;
+  encodeSpecial(name: string): number;
 }
 
 /** Computes the text of a tool call; null = no output. */
@@ -112,12 +112,12 @@ export class Engine {
     this.model = model;
     this.tokenizer = tokenizer;
     this.#marks = {
-      pythonStart: tokenizer.special("<|python_start|>"),
-      pythonEnd: tokenizer.special("<|python_end|>"),
-      outputStart: tokenizer.special("<|output_start|>"),
-      outputEnd: tokenizer.special("<|output_end|>"),
-      assistantEnd: tokenizer.special("<|assistant_end|>"),
-      bos: tokenizer.special("<|bos|>"),
+      pythonStart: tokenizer.encodeSpecial("<|python_start|>"),
+      pythonEnd: tokenizer.encodeSpecial("<|python_end|>"),
+      outputStart: tokenizer.encodeSpecial("<|output_start|>"),
+      outputEnd: tokenizer.encodeSpecial("<|output_end|>"),
+      assistantEnd: tokenizer.encodeSpecial("<|assistant_end|>"),
+      bos: tokenizer.encodeSpecial("<|bos|>"),
     };
   }
 

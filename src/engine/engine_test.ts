@@ -14,9 +14,9 @@ const SPECIALS = [
 const tokenizer: EngineTokenizer = {
   encode: (text) => [...new TextEncoder().encode(text)],
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(Array.from(ids))),
-  special: (name) => 256 + SPECIALS.indexOf(name),
+  encodeSpecial: (name) => 256 + SPECIALS.indexOf(name),
 };
-const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = SPECIALS.map(tokenizer.special);
+const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = SPECIALS.map(tokenizer.encodeSpecial);
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
 
 /** A model that says what a script says, step by step, and keeps a record of what it was asked. */

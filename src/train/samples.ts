@@ -1,0 +1,38 @@
+/** Greedy continuations of fixed prompts: how one sees a model learn. */
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { GptDecodeModel } from "../engine/decode.ts";
+import { Engine } from "../engine/engine.ts";
+import type { GPT } from "../model/gpt.ts";
+
+/** Openings that base training continues (the subjects of nanochat/base_train.py). */
+export const SAMPLE_PROMPTS: readonly string[] = [
+  "The capital of France is",
+  "The chemical symbol of gold is",
+  "If yesterday was Friday, then tomorrow will be",
+  "The opposite of hot is",
+  "The planets of the solar system are:",
+  "My favorite color is",
+  "If 5*x + 3 = 13, then x is",
+];
+
+/** A prompt and what the model made of it. */
+export interface Sample {
+  readonly prompt: string;
+  readonly text: string;
+}
+
+/** Continues each prompt greedily. */
+export async function sampleTexts(
+  model: GPT,
+  options: { tokenizer: Tokenizer; prompts?: readonly string[]; maxTokens?: number },
+): Promise<Sample[]> {
+  const { tokenizer, prompts = SAMPLE_PROMPTS, maxTokens = 16 } = options;
+  const engine = new Engine(new GptDecodeModel(model), tokenizer);
+  const samples: Sample[] = [];
+  for (const prompt of prompts) {
+    const ids = tokenizer.encode(prompt, { prepend: tokenizer.bosId });
+    const { sequences: [sequence] } = await engine.generateBatch(ids, { temperature: 0, maxTokens });
+    samples.push({ prompt, text: tokenizer.decode(sequence.slice(ids.length)) });
+  }
+  return samples;
+}
