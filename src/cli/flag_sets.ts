@@ -1,5 +1,5 @@
 /** Flags that several commands share. */
-import { atLeast, bool, type FlagTable, int, string } from "./flags.ts";
+import { atLeast, between, bool, type FlagTable, float, int, oneOf, positiveOrOff, string } from "./flags.ts";
 
 /** Which folders a command reads, where not the base folder's or the most recent run's. */
 export const DATA_DIR = { "data-dir": string(undefined, { help: "folder of shards" }) } as const satisfies FlagTable;
@@ -11,4 +11,60 @@ export const DOWNLOAD = {
   "base-url": string(undefined, { help: "folder of a mirror that holds shard_00000.parquet and so on" }),
   offline: bool(false, { help: "uses no network; fails where a shard is missing" }),
   ...DATA_DIR,
+} as const satisfies FlagTable;
+
+const TYPES = ["", "fp32", "float32", "f32", "bf16", "bfloat16"] as const;
+
+/** Where a command computes. */
+export const DEVICE = {
+  "device-type": oneOf(["", "cpu", "cuda"], {
+    help: "cpu or cuda; without it the best that is there",
+    default: "",
+    aliases: ["device"],
+  }),
+  threads: int(0, { help: "CPU threads; 0 = the physical cores that the process may use", check: atLeast(0) }),
+  dtype: oneOf(TYPES, { help: "type of the activations; without it what suits the device", default: "" }),
+} as const satisfies FlagTable;
+
+/** Type of Muon's products. */
+export const MUON_DTYPE = {
+  "muon-dtype": oneOf(TYPES.slice(1), { help: "type of the products in Newton-Schulz", default: "bf16" }),
+} as const satisfies FlagTable;
+
+const SEVERAL = { check: atLeast(1) };
+
+/** Base pretraining: names and defaults of the reference where it has the flag. */
+export const TRAIN = {
+  run: string("dummy", { help: "name of the run, in logs and checkpoints", env: ["WANDB_RUN"] }),
+  ...DEVICE,
+  ...MUON_DTYPE,
+  seed: int(42, { help: "seed of the weights" }),
+  depth: int(20, { help: "layers: the one dial; width, heads, batch and horizon follow", ...SEVERAL }),
+  "max-seq-len": int(2048, { help: "length of a row", unit: "tokens", ...SEVERAL }),
+  "num-iterations": int(-1, { help: "optimizer steps; -1 = from the next two", check: positiveOrOff }),
+  "target-flops": float(-1, { help: "training FLOPs; -1 = from the next one", check: positiveOrOff }),
+  "target-param-data-ratio": float(20, { help: "training tokens per parameter", check: positiveOrOff }),
+  "device-batch-size": int(32, { help: "rows of a micro-batch", ...SEVERAL }),
+  "total-batch-size": int(524288, { help: "size of a step; micro-batches follow", unit: "tokens", ...SEVERAL }),
+  "embedding-lr": float(0.2, { help: "learning rate of the embedding (AdamW)", check: atLeast(0) }),
+  "unembedding-lr": float(0.004, { help: "learning rate of the output layer (AdamW)", check: atLeast(0) }),
+  "matrix-lr": float(0.02, { help: "learning rate of the matrices (Muon)", check: atLeast(0) }),
+  "weight-decay": float(0, { help: "weight decay of the AdamW groups", check: atLeast(0) }),
+  "grad-clip": float(1, { help: "largest global norm of the gradient; 0 = no clipping", check: atLeast(0) }),
+  "warmup-ratio": float(0, { help: "share of the steps in which the rates rise", check: between(0, 1) }),
+  "warmdown-ratio": float(0.2, { help: "share of the steps in which the rates fall", check: between(0, 1) }),
+  "final-lr-frac": float(0, { help: "where the rates end, as a share", check: between(0, 1) }),
+  "eval-every": int(250, { help: "steps between validations; -1 = none", check: positiveOrOff }),
+  "eval-tokens": int(20 * 524288, { help: "size of a validation", unit: "tokens", ...SEVERAL }),
+  "sample-every": int(2000, { help: "steps between samples; -1 = none", check: positiveOrOff }),
+  "save-every": int(-1, { help: "steps between checkpoints; -1 = only at the end", check: positiveOrOff }),
+  keep: int(0, { help: "checkpoints that are kept, the newest; 0 = all", check: atLeast(0) }),
+  "model-tag": string("", { help: "name of the model; without it d<depth>" }),
+  resume: oneOf(["", "latest", "auto"], {
+    help: "goes on from the latest checkpoint; auto = starts anew where there is none",
+    default: "",
+    bare: "latest",
+  }),
+  "resume-from-step": int(-1, { help: "goes on from the checkpoint of this step; -1 = no", check: atLeast(-1) }),
+  overwrite: bool(false, { help: "removes the checkpoints that are in the folder" }),
 } as const satisfies FlagTable;

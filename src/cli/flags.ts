@@ -150,7 +150,7 @@ export function expectation(flag: Flag): string {
     case "bool":
       return "true or false";
     case "enum":
-      return flag.values!.map((value) => JSON.stringify(value)).join(" or ");
+      return flag.values!.filter((value) => value !== "").map((value) => JSON.stringify(value)).join(" or ");
     case "string":
       return "a text";
   }

@@ -65,7 +65,7 @@ function spellings(flags: FlagTable): { long: Map<string, string>; short: Map<st
   const long = new Map<string, string>();
   const short = new Map<string, string>();
   for (const [name, flag] of Object.entries(flags)) {
-    for (const spelling of [name, ...(flag.aliases ?? [])]) long.set(spelling, name);
+    for (const spelling of [name, ...(flag.aliases ?? [])]) long.set(spelling.toLowerCase(), name);
     if (flag.short) short.set(flag.short, name);
   }
   return { long, short };
