@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { DATA_DIR, DOWNLOAD } from "./flag_sets.ts";
+import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR } from "./flag_sets.ts";
 import { atLeast, bool, int, string, UsageError } from "./flags.ts";
 
 /** All commands, in the order of the help. */
@@ -43,6 +43,39 @@ export const COMMANDS: readonly Command[] = [
     flags: DOWNLOAD,
     run: async ({ values, terminal }) => {
       await (await import("./data_commands.ts")).downloadData({ ...values, terminal });
+    },
+  }),
+  command({
+    name: "tokenizer train",
+    summary: "trains a tokenizer on the training shards",
+    flags: {
+      "vocab-size": int(65536, { help: "tokens, the 9 special ones included", check: atLeast(265) }),
+      "max-chars": int(1e10, { help: "text to train on", unit: "characters", check: atLeast(1) }),
+      "doc-cap": int(10_000, { help: "length that documents are cut to", unit: "characters", check: atLeast(1) }),
+      overwrite: bool(false, { help: "replaces a tokenizer that models use; they keep their copies" }),
+      threads: DEVICE.threads,
+      ...DATA_DIR,
+      ...TOKENIZER_DIR,
+    },
+    run: async ({ values, terminal }) => {
+      await (await import("./tokenizer_commands.ts")).train({ ...values, terminal });
+    },
+  }),
+  command({
+    name: "tokenizer show",
+    summary: "shows the tokens of a text or a conversation, with ids, and what is trained on",
+    positional: [{ name: "TEXT", help: "text to cut into tokens", optional: true }],
+    flags: {
+      conversation: string(undefined, {
+        help: "JSON file with a conversation, {messages: [...]}; of JSON lines the first",
+      }),
+      ...TOKENIZER_DIR,
+    },
+    run: async ({ positional, values, terminal }) => {
+      if ((positional[0] === undefined) === (values.conversation === undefined)) {
+        throw new UsageError("Cannot show tokens: expected either TEXT or --conversation=FILE");
+      }
+      await (await import("./tokenizer_commands.ts")).show(positional[0], { ...values, terminal });
     },
   }),
   command({

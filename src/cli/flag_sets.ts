@@ -4,6 +4,11 @@ import { atLeast, between, bool, type FlagTable, float, int, oneOf, positiveOrOf
 /** Which folders a command reads, where not the base folder's or the most recent run's. */
 export const DATA_DIR = { "data-dir": string(undefined, { help: "folder of shards" }) } as const satisfies FlagTable;
 
+/** Which tokenizer a command reads or writes. */
+export const TOKENIZER_DIR = {
+  "tokenizer-dir": string(undefined, { help: "folder of the tokenizer" }),
+} as const satisfies FlagTable;
+
 /** Shards of the reference's data set. */
 export const DOWNLOAD = {
   "num-files": int(-1, { help: "shards to download, from the first one; -1 = all 1,823", short: "n" }),

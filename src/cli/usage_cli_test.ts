@@ -1,28 +1,9 @@
 /** The program as users type it: `bin/nanochat` as a child process. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { runChild } from "../../dev/process.ts";
+import { nanochat, SCRIPT, withFolder } from "../../dev/cli.ts";
 import { allFlags } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
-
-const ROOT = join(import.meta.dirname!, "..", "..");
-const SCRIPT = join(ROOT, "bin", "nanochat");
-// The wrapper looks for deno on PATH; here it is the one that runs the test.
-const PATH = `${join(Deno.execPath(), "..")}:${Deno.env.get("PATH")}`;
-
-function nanochat(args: string[], options: { cwd?: string; env?: Record<string, string>; script?: string } = {}) {
-  const env = { PATH, NO_COLOR: "1", ...options.env };
-  return runChild({ command: options.script ?? SCRIPT, args, cwd: options.cwd, env, deadlineMs: 60_000 });
-}
-
-async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir({ prefix: "nanochat cli " });
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 Deno.test("nanochat --version and --help print to stdout and exit 0", async () => {
   const version = await nanochat(["--version"]);
@@ -97,25 +78,6 @@ Deno.test("--print-config can be fed back and then shows the file as origin", ()
     const values = (text: string) => text.split("\n").map((line) => line.split(/\s+# /)[0].trim());
     assertEquals(values(second.stdout), values(first.stdout));
     assertStringIncludes(second.stdout, `# ${file}:`);
-  }));
-
-Deno.test("nanochat data make writes shards that data stats counts, and refuses to write over them", () =>
-  withFolder(async (folder) => {
-    for (let i = 0; i < 8; i++) {
-      const text = `story ${i}: the fox sees \u001b[31mthe river\n`.repeat(40);
-      await Deno.writeTextFile(join(folder, `${i}.txt`), text);
-    }
-    const env = { NANOCHAT_BASE_DIR: join(folder, "base") };
-    const made = await nanochat(["data", "make", folder, "--json"], { env });
-    assertEquals(made.code, 0, made.stderr);
-    const shards = made.stdout.trim().split("\n").map((line) => JSON.parse(line));
-    assertEquals(shards.reduce((sum, { documents }) => sum + documents, 0), 8);
-    const stats = await nanochat(["data", "stats"], { env });
-    assertStringIncludes(stats.stdout, "shard_00000.parquet");
-    assert(/^total +\d+ +8 /m.test(stats.stdout), stats.stdout);
-    const again = await nanochat(["data", "make", folder], { env });
-    assertEquals([again.code, again.stdout], [1, ""]);
-    assertStringIncludes(again.stderr, "expected an empty folder");
   }));
 
 Deno.test("nanochat models and report say what is missing", () =>

@@ -1,0 +1,34 @@
+/** Runs the program as users type it, for the command-line tests. */
+import { join } from "@std/path";
+import { type Ended, runChild } from "./process.ts";
+import { ROOT } from "./setup.ts";
+
+/** The wrapper script of a checkout. */
+export const SCRIPT = join(ROOT, "bin", "nanochat");
+
+/** How a call differs from typing the command in this folder. */
+export interface CallOptions {
+  readonly cwd?: string;
+  readonly env?: Record<string, string>;
+  readonly script?: string;
+  readonly stdin?: string;
+  readonly deadlineMs?: number;
+}
+
+/** Runs `nanochat ARGS` and waits for its end; one minute unless told otherwise. */
+export function nanochat(args: readonly string[], options: CallOptions = {}): Promise<Ended> {
+  const { cwd, script = SCRIPT, stdin, deadlineMs = 60_000 } = options;
+  // The wrapper looks for deno on PATH; in a test it is the one that runs the test.
+  const PATH = `${join(Deno.execPath(), "..")}:${Deno.env.get("PATH")}`;
+  return runChild({ command: script, args, cwd, stdin, deadlineMs, env: { PATH, NO_COLOR: "1", ...options.env } });
+}
+
+/** Makes a folder, with a space in its name, for the time of a test. */
+export async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "nanochat cli " });
+  try {
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}

@@ -1,0 +1,48 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { nanochat, withFolder } from "../../dev/cli.ts";
+
+Deno.test("nanochat goes from text to shards to tokens, and never writes over shards", () =>
+  withFolder(async (folder) => {
+    for (let i = 0; i < 8; i++) {
+      const text = `story ${i}: the fox sees \u001b[31mthe river\n`.repeat(40);
+      await Deno.writeTextFile(join(folder, `${i}.txt`), text);
+    }
+    const env = { NANOCHAT_BASE_DIR: join(folder, "base") };
+    const made = await nanochat(["data", "make", folder, "--json"], { env });
+    assertEquals(made.code, 0, made.stderr);
+    const shards = made.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    assertEquals(shards.reduce((sum, { documents }) => sum + documents, 0), 8);
+    const stats = await nanochat(["data", "stats"], { env });
+    assertStringIncludes(stats.stdout, "shard_00000.parquet");
+    assert(/^total +\d+ +8 /m.test(stats.stdout), stats.stdout);
+    const train = await nanochat(["tokenizer", "train", "--vocab-size=300"], { env });
+    assertEquals(train.code, 0, train.stderr);
+    const shown = await nanochat(["tokenizer", "show", "the fox \u001b[31m", "--json"], { env });
+    const tokens = shown.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    assertEquals(tokens.map(({ text }) => text).join(""), "the fox \u001b[31m");
+    const plain = await nanochat(["tokenizer", "show", "\u001b"], { env });
+    assertEquals(plain.stdout, "27\t\u241b\n");
+    const again = await nanochat(["data", "make", folder], { env });
+    assertEquals([again.code, again.stdout], [1, ""]);
+    assertStringIncludes(again.stderr, "expected an empty folder");
+  }));
+
+Deno.test("nanochat tokenizer show renders a conversation with its mask", () =>
+  withFolder(async (folder) => {
+    const env = { NANOCHAT_BASE_DIR: folder };
+    for (const name of ["a", "b"]) await Deno.writeTextFile(join(folder, `${name}.txt`), "one two three ".repeat(30));
+    assertEquals((await nanochat(["data", "make", folder], { env })).code, 0);
+    assertEquals((await nanochat(["tokenizer", "train", "--vocab-size=270"], { env })).code, 0);
+    const file = join(folder, "conversation.json");
+    const messages = [{ role: "user", content: "one" }, { role: "assistant", content: "two" }];
+    await Deno.writeTextFile(file, JSON.stringify({ messages }));
+    const { code, stdout, stderr } = await nanochat(["tokenizer", "show", `--conversation=${file}`], { env });
+    assertEquals(code, 0, stderr);
+    const trained = stdout.trim().split("\n").map((line) => line.split("\t")).filter(([_, mask]) => mask === "1");
+    assertEquals(trained.map(([_, _mask, text]) => text).join(""), "two<|assistant_end|>");
+    await Deno.writeTextFile(file, "{");
+    const broken = await nanochat(["tokenizer", "show", `--conversation=${file}`], { env });
+    assertEquals(broken.code, 1);
+    assertStringIncludes(broken.stderr, "Cannot read the conversation");
+  }));

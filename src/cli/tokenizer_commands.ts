@@ -1,0 +1,104 @@
+/** `nanochat tokenizer`: trains one on shards, and shows what it makes of a text or a conversation. */
+import { resolve } from "@std/path";
+import { cyan, dim, green, inverse, red } from "@std/fmt/colors";
+import { chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
+import { type Conversation, renderConversation } from "../data/conversation.ts";
+import { documents, listShards, splitShards } from "../data/dataset.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { FolderLock } from "../model/lock.ts";
+import { checkTokenizerUnused } from "../model/models.ts";
+import { trainTokenizer } from "../train/tok_train.ts";
+import { printable } from "./printable.ts";
+import type { Terminal } from "./progress.ts";
+
+/** Trains a tokenizer on the training shards and saves it. */
+export async function train(
+  values: {
+    baseDir?: string;
+    dataDir?: string;
+    tokenizerDir?: string;
+    vocabSize: number;
+    maxChars: number;
+    docCap: number;
+    threads: number;
+    overwrite: boolean;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const { vocabSize, maxChars, docCap, threads, overwrite, terminal } = values;
+  const base = resolveBaseDir(values.baseDir);
+  const data = chooseData(base, values.dataDir);
+  const out = values.tokenizerDir ? resolve(values.tokenizerDir) : foldersOf(base).tokenizer;
+  if (!overwrite) checkTokenizerUnused(base, out);
+  using _lock = FolderLock.acquire(out, { purpose: "nanochat tokenizer train", log: terminal });
+  const { train: files } = splitShards(listShards(data.folder));
+  terminal.info(`Training on ${files.length} shards in "${data.folder}" (${data.why})`);
+  const options = { texts: documents(files), vocabSize, maxChars, docCap, threads, log: terminal };
+  const { tokenizer, stats } = await trainTokenizer(options);
+  using _tokenizer = tokenizer;
+  await tokenizer.save(out);
+  const { trainTimeSec, chars, documents: count, tokenBytesMean, tokenBytesMax } = stats;
+  terminal.result(
+    `Tokenizer with ${tokenizer.vocabSize} tokens of ${
+      tokenBytesMean.toFixed(2)
+    } bytes on average (longest ${tokenBytesMax}), ` +
+      `from ${chars} characters of ${count} documents in ${trainTimeSec.toFixed(1)} s: ${out}`,
+    { folder: out, vocabSize: tokenizer.vocabSize, ...stats },
+  );
+}
+
+interface Shown {
+  readonly id: number;
+  readonly text: string;
+  /** Whether a conversation's token is trained on. */
+  readonly mask?: number;
+}
+
+function readConversation(file: string): Conversation {
+  const text = Deno.readTextFileSync(file);
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text.split("\n").find((line) => line.trim() !== "") ?? "");
+  } catch {
+    // Not one conversation a line: the file as a whole, then.
+    try {
+      parsed = JSON.parse(text);
+    } catch (cause) {
+      throw new SyntaxError(`Cannot read the conversation in "${file}": ${(cause as Error).message}`, { cause });
+    }
+  }
+  return (Array.isArray(parsed) ? { messages: parsed } : parsed) as Conversation;
+}
+
+/** Shows the tokens of a text, or of the first conversation of a file: on a terminal in colours, piped one token a line. */
+export async function show(
+  text: string | undefined,
+  values: { baseDir?: string; tokenizerDir?: string; conversation?: string; terminal: Terminal },
+): Promise<void> {
+  const { conversation, terminal } = values;
+  const chosen = chooseTokenizer(resolveBaseDir(values.baseDir), values.tokenizerDir);
+  terminal.info(`Tokenizer in "${chosen.folder}" (${chosen.why})`);
+  using tokenizer = await Tokenizer.load(chosen.folder);
+  const { ids, mask } = conversation === undefined
+    ? { ids: tokenizer.encode(text!), mask: undefined }
+    : renderConversation(tokenizer, readConversation(conversation));
+  const tokens = ids.map((id, i): Shown => ({ id, text: tokenizer.decode([id]), mask: mask?.[i] }));
+  if (terminal.isTerminal) {
+    terminal.raw(`${drawTokens(tokens)}\n`);
+    terminal.result(`${tokens.length} tokens`);
+    return;
+  }
+  for (const token of tokens) {
+    const trained = token.mask === undefined ? "" : `\t${token.mask}`;
+    terminal.result(`${token.id}${trained}\t${printable(token.text, { oneLine: true })}`, token);
+  }
+}
+
+/** Draws tokens with their ids: neighbours set off from each other; in a conversation green where trained on, red where not. */
+export function drawTokens(tokens: readonly Shown[]): string {
+  return tokens.map(({ id, text, mask }, i) => {
+    const shown = printable(text, { oneLine: true });
+    const coloured = mask === undefined ? (i % 2 === 0 ? inverse(shown) : cyan(shown)) : (mask ? green : red)(shown);
+    return `${coloured}${dim(`(${id})`)}`;
+  }).join("");
+}
