@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "80ad0c837e1e39783653d6cca419dc15"
+#define NC_ABI_HASH "2eae64bcfcab5e66afdc73c7219e79b9"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2

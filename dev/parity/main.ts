@@ -8,6 +8,7 @@ import { Parity } from "./parity.ts";
 /** Folders of this layout, in order; null = of a later issue. */
 const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {
   bpb: () => import("./bpb.ts"),
+  dataloader: () => import("./dataloader.ts"),
   gpt_mqa: () => import("./gpt.ts"),
   gpt_small: () => import("./gpt.ts"),
   gpt_tiny: () => import("./gpt.ts"),

@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "80ad0c837e1e39783653d6cca419dc15";
+pub const ABI_HASH: &str = "2eae64bcfcab5e66afdc73c7219e79b9";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -287,6 +287,8 @@ const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_parq
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i32, i32, i32) -> i32 = crate::nc_parquet_read;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void) -> i32 = crate::nc_parquet_layout;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64) -> i32 = crate::nc_parquet_fill;
+const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, *mut c_void, i32, i32, i32, i32) -> i32 =
+    crate::nc_parquet_encode_text;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64, i32) -> i32 = crate::nc_shard_create;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut u8, *mut u8, i64) -> i32 = crate::nc_shard_write;
 const _: unsafe extern "C" fn(*mut Context, *mut c_void) -> i32 = crate::nc_shard_finish;

@@ -15,6 +15,8 @@ import type { ParquetFile } from "./parquet.ts";
 export interface DocumentEncoder {
   /** Id of the token in front of every document. */
   readonly bosId: number;
+  /** Native tokenizer: with it, texts go from the file into ids on the native side. */
+  readonly handle?: Deno.PointerObject;
   /** Encodes documents, each with `prepend` in front. */
   encodeBatch(texts: readonly string[], options: { readonly prepend: number }): Promise<readonly ArrayLike<number>[]>;
 }
@@ -55,6 +57,8 @@ export interface LoaderOptions {
   readonly state?: ReferenceState | LoaderState;
   /** `exact` goes on at the next id; `reference` skips to the row group after the stored one, as the reference does. */
   readonly resume?: "exact" | "reference";
+  /** Threads that encode; 0 = physical cores. Default 4, as in the reference. */
+  readonly threads?: number;
   /** Batches that are made ready while the caller computes; default 2. */
   readonly prefetch?: number;
 }
@@ -90,8 +94,8 @@ export class DataLoader implements AsyncDisposable {
 
   /** @throws {Error} where the state does not belong to these files and this rank. */
   constructor(options: LoaderOptions) {
-    const { rank = 0, world = 1, resume = "exact", prefetch = 2, state } = options;
-    this.#options = { ...options, rank, world, resume, prefetch };
+    const { rank = 0, world = 1, resume = "exact", threads = 4, prefetch = 2, state } = options;
+    this.#options = { ...options, rank, world, resume, threads, prefetch };
     if (!(options.B >= 1 && options.T >= 1 && rank >= 0 && rank < world)) {
       throw new RangeError(
         `Cannot make batches of ${options.B} x ${options.T} for rank ${rank} of ${world}, expected sizes of at least 1 and a rank below the world size`,
@@ -179,9 +183,11 @@ export class DataLoader implements AsyncDisposable {
   }
 
   async #encode(file: ParquetFile, rowGroup: number): Promise<Int32Array> {
-    const { tokenizer } = this.#options;
+    const { tokenizer, threads } = this.#options;
+    const prepend = tokenizer.bosId;
+    if (tokenizer.handle) return file.encodeTexts(rowGroup, { tokenizer: tokenizer.handle, prepend, threads });
     const texts = await file.readTexts(rowGroup);
-    const documents = await tokenizer.encodeBatch(texts, { prepend: tokenizer.bosId });
+    const documents = await tokenizer.encodeBatch(texts, { prepend });
     const ids = new Int32Array(documents.reduce((sum, document) => sum + document.length, 0));
     let at = 0;
     for (const document of documents) {

@@ -3,7 +3,8 @@ import { join } from "@std/path";
 import fc from "fast-check";
 import { temporaryFolder, testSeed } from "../../dev/testing.ts";
 import { DataLoader, type DocumentEncoder, hashIds, type LoaderOptions } from "./dataloader.ts";
-import { writeParquet } from "./parquet.ts";
+import { ParquetWriter, writeParquet } from "./parquet.ts";
+import { SPLIT_PATTERN, Tokenizer } from "./tokenizer.ts";
 
 /** Ids are the UTF-8 bytes; 256 begins a document. */
 const BYTES: DocumentEncoder = {
@@ -11,6 +12,12 @@ const BYTES: DocumentEncoder = {
   encodeBatch: (texts, { prepend }) =>
     Promise.resolve(texts.map((text) => [prepend, ...new TextEncoder().encode(text)])),
 };
+
+/** The same ids from a native tokenizer. */
+function nativeBytes(): Promise<Tokenizer> {
+  const tokens = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
+  return Tokenizer.fromParts({ pattern: SPLIT_PATTERN, tokens, specials: { "<|bos|>": 256 } });
+}
 
 /** Shards as texts: file, row group, document. */
 type Shards = string[][][];
@@ -44,14 +51,15 @@ const SHARDS: Shards = [
   [["seventh", "eighth"], ["ninth", "tenth"], ["eleventh", "twelfth"], ["thirteenth"]],
 ];
 
-Deno.test("DataLoader equals the specification for every rank, with and without work ahead", async () => {
+Deno.test("DataLoader equals the specification for every rank, with and without work ahead and a native tokenizer", async () => {
   using folder = temporaryFolder();
   const files = await writeShards(folder.path, SHARDS);
+  using native = await nativeBytes();
   for (const world of [1, 2, 3]) {
     for (let rank = 0; rank < world; rank++) {
-      for (const prefetch of [0, 3]) {
+      for (const [prefetch, tokenizer] of [[0, BYTES], [3, BYTES], [2, native]] as const) {
         const sizes = { B: 2, T: 5, rank, world };
-        await using loader = new DataLoader({ files, tokenizer: BYTES, prefetch, ...sizes });
+        await using loader = new DataLoader({ files, tokenizer, prefetch, ...sizes });
         const expected = expectedBatches(SHARDS, sizes);
         for (let i = 0; i < 60; i++) {
           const { inputs, targets, hash } = await loader.next();
@@ -150,6 +158,32 @@ Deno.test("DataLoader reports a damaged shard when its turn comes", async () => 
     Error,
     `Cannot open Parquet file "${files[1]}"`,
   );
+});
+
+Deno.test("DataLoader names row group and row of a text that is null or not UTF-8", async () => {
+  const samples = join(import.meta.dirname!, "../../dev/golden/parquet");
+  const path = join(samples, "none_plain.parquet"); // its second row is null
+  using native = await nativeBytes();
+  for (const tokenizer of [BYTES, native]) {
+    await using loader = new DataLoader({ files: [path], tokenizer, B: 1, T: 4 });
+    await assertRejects(
+      () => loader.next(),
+      Error,
+      `Cannot read row group 0 of "${path}": row 1 is null, expected a text`,
+    );
+  }
+  using folder = temporaryFolder();
+  const damaged = join(folder.path, "a.parquet");
+  {
+    using writer = ParquetWriter.create(damaged);
+    await writer.writeBytes(Uint8Array.of(97, 0xff), BigInt64Array.of(1n, 2n));
+    await writer.finish();
+  }
+  for (const tokenizer of [BYTES, native]) {
+    await using loader = new DataLoader({ files: [damaged], tokenizer, B: 1, T: 4 });
+    const message = `Cannot read row group 0 of "${damaged}": value 1 of column "text" is not UTF-8, expected text`;
+    await assertRejects(() => loader.next(), Error, message);
+  }
 });
 
 Deno.test("hashIds() tells order and length apart", () => {

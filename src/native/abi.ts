@@ -400,6 +400,22 @@ const parquet = {
     doc: "Copies a chunk's buffers into data at the starts of nc_parquet_layout and frees the chunk.",
     args: ["ctx: ptr", "data: buf", "chunk: ptr", "bytes: i64"],
   },
+  nc_parquet_encode_text: {
+    lib: "cpu",
+    nonblocking: true,
+    doc:
+      "Encodes the texts of a row group on `threads` threads (0 = physical cores), with the id `prepend` (-1 = none) before each. Writes handle (for nc_bpe_encoded_read), ids and documents to out (u64).",
+    args: [
+      "ctx: ptr",
+      "out: buf",
+      "file: ptr",
+      "tokenizer: ptr",
+      "rowGroup: i32",
+      "field: i32",
+      "prepend: i32",
+      "threads: i32",
+    ],
+  },
   nc_shard_create: {
     lib: "cpu",
     doc: "Starts a Parquet file with one text column at `<path>.tmp`, zstd of the given level; handle to out[0] (u64).",

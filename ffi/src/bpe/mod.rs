@@ -31,7 +31,8 @@ struct Training {
 type TrainerHandle = Handle<Mutex<Training>>;
 /// What stands behind a tokenizer's handle.
 pub type EncoderHandle = Handle<Arc<Encoder>>;
-type EncodedHandle = Handle<Encoded>;
+/// What stands behind the handle of encoded documents.
+pub type EncodedHandle = Handle<Encoded>;
 
 /// The elements of a JavaScript buffer.
 ///

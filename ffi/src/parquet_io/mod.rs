@@ -12,9 +12,11 @@ pub use read::{Column, ParquetFile};
 pub use schema::{Kind, Node};
 pub use write::ShardWriter;
 
+use crate::abi::STATUS_DATA;
+use crate::bpe::{EncodedHandle, EncoderHandle};
 use crate::context::{Context, lock};
 use crate::guard::{Error, Result, entry};
-use crate::runtime::{Handle, write_handle, write_text};
+use crate::runtime::{Handle, physical_cores, write_handle, write_text};
 use std::ffi::c_void;
 use std::sync::Mutex;
 
@@ -149,6 +151,42 @@ pub unsafe extern "C" fn nc_parquet_fill(ctx: *mut Context, data: *mut u8, chunk
             layout(&chunk, |_, _, start, bytes| {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(start), bytes.len());
             });
+            Ok(())
+        })
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nc_parquet_encode_text(
+    ctx: *mut Context,
+    out: *mut u8,
+    file: *mut c_void,
+    tokenizer: *mut c_void,
+    rowGroup: i32,
+    field: i32,
+    prepend: i32,
+    threads: i32,
+) -> i32 {
+    unsafe {
+        entry(ctx, |_| {
+            let encoder = EncoderHandle::get(tokenizer, "tokenizer")?.clone();
+            let file = Handle::<ParquetFile>::get(file, "file")?;
+            let context = |e: Error| Error::new(e.status, file.place(rowGroup, &e.message));
+            let chunk = file.read(rowGroup, field, false)?;
+            let [text] = &chunk[..] else {
+                return Err(context(Error::invalid("its column is nested, expected text")));
+            };
+            if text.nulls > 0 {
+                let row = (0..text.length).find(|i| text.validity[i / 8] >> (i % 8) & 1 == 0).unwrap_or(0);
+                return Err(context(Error::new(STATUS_DATA, format!("row {row} is null, expected a text"))));
+            }
+            let threads = usize::try_from(threads).ok().filter(|&n| n > 0).unwrap_or_else(physical_cores);
+            let prepend = u32::try_from(prepend).ok();
+            let encoded = encoder.encode_batch(&text.values, &text.offsets, prepend, None, threads).map_err(context)?;
+            let (ids, documents) = (encoded.ends.last().copied().unwrap_or(0), encoded.ends.len());
+            write_handle(out, EncodedHandle::give(encoded));
+            out.cast::<u64>().add(1).write_unaligned(ids as u64);
+            out.cast::<u64>().add(2).write_unaligned(documents as u64);
             Ok(())
         })
     }

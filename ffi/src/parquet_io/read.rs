@@ -90,10 +90,16 @@ impl ParquetFile {
         )
     }
 
+    /// A message about a row group; without `what` its beginning.
+    pub fn place(&self, row_group: i32, what: &str) -> String {
+        let separator = if what.is_empty() { "" } else { ": " };
+        format!("Cannot read row group {row_group} of {:?}{separator}{what}", self.path)
+    }
+
     /// Decodes one field (or all, `field` -1) of a row group; the columns follow the schema's nodes in depth-first order.
     /// `raw`: text is not checked to be UTF-8.
     pub fn read(&self, row_group: i32, field: i32, raw: bool) -> Result<Vec<Column>, Error> {
-        let context = format!("Cannot read row group {row_group} of {:?}", self.path);
+        let context = self.place(row_group, "");
         let groups = self.metadata.num_row_groups();
         let group = usize::try_from(row_group).ok().filter(|&g| g < groups).ok_or_else(|| {
             Error::new(STATUS_INVALID, format!("{context}: the file has {groups} row groups, expected a number below"))
