@@ -12,6 +12,7 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   gpt_mqa: () => import("./gpt.ts"),
   gpt_small: () => import("./gpt.ts"),
   gpt_tiny: () => import("./gpt.ts"),
+  kv_cache: () => import("./kv_cache.ts"),
   optim: () => import("./optim.ts"),
   tasks: () => import("./tasks.ts"),
   train_run: () => import("./train_run.ts"),
