@@ -5,7 +5,8 @@
  */
 import { type Command, command } from "./command.ts";
 import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR } from "./flag_sets.ts";
-import { atLeast, bool, int, string, UsageError } from "./flags.ts";
+import { atLeast, between, bool, float, int, string, UsageError } from "./flags.ts";
+import { COMPUTE, MODEL } from "./model_flags.ts";
 
 /** All commands, in the order of the help. */
 export const COMMANDS: readonly Command[] = [
@@ -77,6 +78,24 @@ export const COMMANDS: readonly Command[] = [
       }
       await (await import("./tokenizer_commands.ts")).show(positional[0], { ...values, terminal });
     },
+  }),
+  command({
+    name: "chat",
+    summary: "talks to a model in the terminal; with a base model, continues text",
+    flags: {
+      ...MODEL,
+      prompt: string(undefined, { help: "one question; prints the answer alone and ends", short: "p" }),
+      temperature: float(0.6, { help: "0 = always the most probable token", short: "t", check: atLeast(0) }),
+      "top-k": int(50, { help: "choose among this many tokens; 0 = all", short: "k", check: atLeast(0) }),
+      "top-p": float(1, {
+        help: "choose among the tokens that together have this probability",
+        check: between(0.01, 1),
+      }),
+      "max-tokens": int(256, { help: "length of an answer", unit: "tokens", short: "m", check: atLeast(1) }),
+      seed: int(undefined, { help: "same draws each time; without it every answer draws anew" }),
+      ...COMPUTE,
+    },
+    run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
   }),
   command({
     name: "models",

@@ -333,10 +333,10 @@ export class Tokenizer implements Disposable {
 
 /** Decodes a stream of ids: text comes out as soon as its characters are whole. */
 export class StreamDecoder {
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Pick<Tokenizer, "token">;
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
-  constructor(tokenizer: Tokenizer) {
+  constructor(tokenizer: Pick<Tokenizer, "token">) {
     this.#tokenizer = tokenizer;
   }
 

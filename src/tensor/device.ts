@@ -6,7 +6,15 @@
  */
 import { bindNative, type Native, pointerFrom, zeroTerminated } from "../native/call.ts";
 import { type LibraryKind, openLibrary } from "../native/load.ts";
-import { type DType, dtypeBytes, dtypeCode, f32FromBf16, typedArray } from "./dtype.ts";
+import {
+  COMPUTE_TYPES,
+  type ComputeType,
+  type DType,
+  dtypeBytes,
+  dtypeCode,
+  f32FromBf16,
+  typedArray,
+} from "./dtype.ts";
 import { sizeOf, Tensor } from "./tensor.ts";
 
 /** What a device says about itself. */
@@ -178,4 +186,19 @@ export class Device implements Disposable {
     if (this.#open) this.nc.context_free(this.ctx);
     this.#open = false;
   }
+}
+
+/**
+ * Chooses what a model computes in: what was asked for ("fp32", "bf16"), else bf16 where the device multiplies it natively.
+ *
+ * @throws {RangeError} for other names.
+ */
+export function chooseComputeType(device: Device, dtype = ""): ComputeType {
+  if (dtype === "") {
+    const { kind, isa } = device.info();
+    return kind === "cuda" || isa === "avx512bf16" ? "bf16" : "f32";
+  }
+  const type = COMPUTE_TYPES[dtype];
+  if (type) return type;
+  throw new RangeError(`Cannot compute in "${dtype}": expected one of ${Object.keys(COMPUTE_TYPES).join(", ")}`);
 }

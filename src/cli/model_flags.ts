@@ -1,0 +1,14 @@
+/** Flags of the commands that open a trained model. */
+import { STAGES } from "../data/base_dir.ts";
+import { DEVICE } from "./flag_sets.ts";
+import { atLeast, type FlagTable, int, oneOf, string } from "./flags.ts";
+
+/** Which model; without any of them, the furthest stage of what was trained last. */
+export const MODEL = {
+  source: oneOf(["", ...STAGES], { default: "", help: "stage: base, mid, sft or rl", short: "i" }),
+  "model-tag": string(undefined, { help: "name of the model, such as d4", short: "g" }),
+  step: int(-1, { help: "checkpoint; -1 = the latest", short: "s", check: atLeast(-1) }),
+} as const satisfies FlagTable;
+
+/** Where a model runs. */
+export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as const satisfies FlagTable;

@@ -1,0 +1,82 @@
+/**
+ * A model ready to generate: device, weights, tokenizer and engine from one checkpoint folder, chosen as `chat`, `serve` and `eval` do.
+ */
+import { Tokenizer } from "../data/tokenizer.ts";
+import { chooseModel, type ChosenModel, type ModelChoice } from "../model/models.ts";
+import { checkTokenizer, loadTensors, MappedCheckpoint, type NamedTensor } from "../model/checkpoint.ts";
+import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { chooseComputeType, Device } from "../tensor/device.ts";
+import { GptDecodeModel } from "./decode.ts";
+import { Engine } from "./engine.ts";
+
+/** Which model, and where it runs. */
+export interface LoadOptions extends ModelChoice {
+  readonly deviceType?: "cpu" | "cuda" | "";
+  /** CPU threads; 0 = physical cores. */
+  readonly threads?: number;
+  /** "fp32", "bf16" or "" for what suits the device. */
+  readonly dtype?: string;
+}
+
+/** An opened model. */
+export class LoadedModel implements Disposable {
+  readonly chosen: ChosenModel;
+  readonly device: Device;
+  readonly model: GPT;
+  readonly tokenizer: Tokenizer;
+  readonly engine: Engine;
+  /** Settles when every block of the file was compared with its SHA-256; rejects where one differs. */
+  readonly verified: Promise<void>;
+
+  private constructor(parts: Omit<LoadedModel, "engine" | typeof Symbol.dispose>) {
+    ({ chosen: this.chosen, device: this.device, model: this.model, tokenizer: this.tokenizer } = parts);
+    this.verified = parts.verified;
+    this.engine = new Engine(new GptDecodeModel(parts.model), parts.tokenizer);
+  }
+
+  /**
+   * Opens the model that was asked for, else the furthest stage of what was trained last. Sizes are checked now, contents meanwhile.
+   *
+   * @throws {CheckpointError} where there is none, or the checkpoint or its tokenizer is damaged.
+   */
+  static async open(base: string, options: LoadOptions = {}): Promise<LoadedModel> {
+    const { deviceType = "", threads = 0, dtype = "" } = options;
+    const chosen = chooseModel(base, options);
+    const { folder, step } = chosen;
+    checkTokenizer(chosen, folder);
+    const tokenizer = await Tokenizer.load(folder);
+    const device = Device.open(deviceType || "cpu", { threads });
+    try {
+      const { nc, ctx } = device;
+      using mapped = new MappedCheckpoint({ nc, ctx, folder, step });
+      const config = mapped.meta.config as unknown as GPTConfig;
+      const model = new GPT(device, config, { dtype: chooseComputeType(device, dtype), training: false });
+      loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
+      model.parameters.refreshCopies();
+      model.packForInference();
+      await device.wait();
+      const verified = mapped.verify({ threads: 1 });
+      verified.catch(() => {}); // whoever awaits `verified` hears of it
+      return new LoadedModel({ chosen, device, model, tokenizer, verified });
+    } catch (error) {
+      device[Symbol.dispose]();
+      tokenizer[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Frees everything. */
+  [Symbol.dispose](): void {
+    this.model[Symbol.dispose]();
+    this.device[Symbol.dispose]();
+    this.tokenizer[Symbol.dispose]();
+  }
+}
+
+/** Lists a model's master weights as a checkpoint names them. */
+export function masterTensors(model: GPT): NamedTensor[] {
+  return model.parameters.all().map(({ name, master }) => {
+    const { shape, pointer, bytes } = master;
+    return { name, dtype: "f32", shape, pointer, bytes };
+  });
+}
