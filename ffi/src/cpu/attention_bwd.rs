@@ -3,8 +3,10 @@
 //!   p_ij = e^(s_ij - lse_i), delta_i = do_i . o_i, ds_ij = p_ij (do_i . v_j - delta_i)
 //!   dv_j = sum_i p_ij do_i, dk_j = scale sum_i ds_ij q_i, dq_i = scale sum_j ds_ij k_j
 //!
-//! A task is one key head of one row with all its query heads: it walks heads, query tiles and key tiles in rising order and adds
-//! dk and dv in f32 scratch, so every sum has one order for any number of threads. Overwrites dq, dk, dv and delta.
+//! A task walks query heads, query tiles and key tiles in rising order and adds in f32 scratch. One task per key head of a row gives
+//! all three gradients with five products a pair of tiles. Where these are too few for the threads, one task per query tile gives dq
+//! and then one per key tile dk and dv, with seven. Every sum has the same order either way: the bits do not depend on the threads.
+//! Overwrites dq, dk, dv and delta.
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
@@ -19,6 +21,7 @@ use crate::cpu::tile::{
 };
 use crate::guard::{Result, entry};
 use std::ffi::c_void;
+use std::ops::Range;
 
 /// p = e^(s - lse) in place of the scores s and ds = p (dp - delta) in place of dp, both (keys, TILE).
 struct ScoreGradient {
@@ -93,13 +96,20 @@ struct Operands<E> {
     lse: Memory<f32>,
 }
 
-/// One task: key head g of row b.
+/// One task: pairs of tiles of one row and key head.
 struct Task<'a, E> {
     shape: &'a Shape,
     operands: &'a Operands<E>,
     b: usize,
-    g: usize,
     length: usize,
+    /// Query heads, all of one key head.
+    heads: Range<usize>,
+    /// Tokens whose dq and delta the task writes, where `dq`, or whose pairs it visits.
+    queries: Range<usize>,
+    /// Tokens whose dk and dv the task writes, where `dkv`, or whose pairs it visits; begins at a tile.
+    keys: Range<usize>,
+    dq: bool,
+    dkv: bool,
 }
 
 /// Scratch of a task.
@@ -114,20 +124,20 @@ struct Buffers {
     lse: *mut f32, // (query)
     delta: *mut f32,
     scale: *mut f32,
-    kn: *mut f32, // (T, width)
+    kn: *mut f32, // (keys of the task, width)
     vn: *mut f32,
     dk: *mut f32,
     dv: *mut f32,
 }
 
 impl Buffers {
-    fn elements(shape: &Shape, length: usize) -> usize {
-        3 * shape.D * TILE + 2 * TILE * shape.width() + 2 * TILE * TILE + 3 * TILE + 4 * length * shape.width()
+    fn elements(shape: &Shape, keys: usize) -> usize {
+        3 * shape.D * TILE + 2 * TILE * shape.width() + 2 * TILE * TILE + 3 * TILE + 4 * keys * shape.width()
     }
 
     /// # Safety
     /// `start` has room for `elements` f32.
-    unsafe fn new(start: *mut f32, shape: &Shape, length: usize) -> Self {
+    unsafe fn new(start: *mut f32, shape: &Shape, keys: usize) -> Self {
         let (mut parts, D, width) = (Parts(start), shape.D, shape.width());
         // SAFETY: the parts add up to `elements`; each is a multiple of 16 long.
         unsafe {
@@ -142,10 +152,10 @@ impl Buffers {
                 lse: parts.take(TILE),
                 delta: parts.take(TILE),
                 scale: parts.take(TILE),
-                kn: parts.take(length * width),
-                vn: parts.take(length * width),
-                dk: parts.take(length * width),
-                dv: parts.take(length * width),
+                kn: parts.take(keys * width),
+                vn: parts.take(keys * width),
+                dk: parts.take(keys * width),
+                dv: parts.take(keys * width),
             }
         }
     }
@@ -156,37 +166,42 @@ impl<E: Element> Task<'_, E> {
     /// The operands are valid for the shape; the task's parts of the outputs are its own.
     unsafe fn run(&self) {
         let Shape { T, H, G, D, scale, .. } = *self.shape;
-        let (width, length, x) = (self.shape.width(), self.length, self.operands);
-        let first = (self.b * T * G + self.g) * D; // token 0 of this key head
+        let (width, x) = (self.shape.width(), self.operands);
+        let keys = self.keys.end.min(self.length).saturating_sub(self.keys.start); // valid ones
+        let first = ((self.b * T + self.keys.start) * G + self.heads.start * G / H) * D;
         // SAFETY: all offsets lie inside the operands; scratch is as large as its parts.
         unsafe {
-            with_scratch(Buffers::elements(self.shape, length), |start| {
-                let y = Buffers::new(start, self.shape, length);
+            with_scratch(Buffers::elements(self.shape, keys), |start| {
+                let y = Buffers::new(start, self.shape, keys);
                 for (y, x) in [(y.kn, x.k), (y.vn, x.v)] {
-                    let x = x.as_ptr().add(first);
-                    dispatch(PackRows { y, x, stride: G * D, rows: length, D, width, factor: 1.0 });
+                    let x = x.as_ptr().wrapping_add(first);
+                    dispatch(PackRows { y, x, stride: G * D, rows: keys, D, width, factor: 1.0 });
                 }
-                std::slice::from_raw_parts_mut(y.dk, length * width).fill(0.0);
-                std::slice::from_raw_parts_mut(y.dv, length * width).fill(0.0);
                 std::slice::from_raw_parts_mut(y.scale, TILE).fill(scale);
-                let group = H / G;
-                for h in self.g * group..(self.g + 1) * group {
-                    for q0 in (0..T).step_by(TILE) {
+                if self.dkv {
+                    std::slice::from_raw_parts_mut(y.dk, keys * width).fill(0.0);
+                    std::slice::from_raw_parts_mut(y.dv, keys * width).fill(0.0);
+                }
+                for h in self.heads.clone() {
+                    for q0 in self.queries.clone().step_by(TILE) {
                         self.query_tile(&y, h, q0);
                     }
                 }
+                if !self.dkv {
+                    return;
+                }
                 for (to, from) in [(x.dk, y.dk), (x.dv, y.dv)] {
-                    let to = to.as_ptr().add(first);
-                    dispatch(UnpackRows { y: to, x: from, stride: G * D, rows: length, D, width });
-                    for t in length..T {
-                        std::slice::from_raw_parts_mut(to.add(t * G * D), D).fill(E::default());
+                    let to = to.as_ptr().wrapping_add(first);
+                    dispatch(UnpackRows { y: to, x: from, stride: G * D, rows: keys, D, width });
+                    for j in keys..self.keys.len() {
+                        std::slice::from_raw_parts_mut(to.add(j * G * D), D).fill(E::default());
                     }
                 }
             });
         }
     }
 
-    /// dq of queries q0.. of head h, and their part of dk and dv.
+    /// The pairs of the queries q0.. of head h with the task's keys.
     ///
     /// # Safety
     /// As `run`.
@@ -200,11 +215,15 @@ impl<E: Element> Task<'_, E> {
         // SAFETY: as in `run`.
         unsafe {
             let dq = x.dq.as_ptr().add(at);
-            for i in queries..rows {
-                std::slice::from_raw_parts_mut(dq.add(i * H * D), D).fill(E::default());
-                *x.delta.as_ptr().add(statistics + i) = 0.0;
+            if self.dq {
+                for i in queries..rows {
+                    std::slice::from_raw_parts_mut(dq.add(i * H * D), D).fill(E::default());
+                    *x.delta.as_ptr().add(statistics + i) = 0.0;
+                }
             }
-            if queries == 0 {
+            let (begin, end) = (self.shape.first_key(q0) / TILE * TILE, self.keys.end.min(q0 + queries));
+            let begin = begin.max(self.keys.start);
+            if queries == 0 || begin >= end {
                 return;
             }
             let (q, d_o, o) = (x.q.as_ptr().add(at), x.d_o.as_ptr().add(at), x.o.as_ptr().add(at));
@@ -214,19 +233,20 @@ impl<E: Element> Task<'_, E> {
             dispatch(PackRows { y: y.qn, x: q, stride, rows: queries, D, width, factor: scale });
             dispatch(PackRows { y: y.don, x: d_o, stride, rows: queries, D, width, factor: 1.0 });
             dispatch(RowDots { y: y.delta, x: d_o, z: o, stride, rows: queries, D });
-            std::ptr::copy_nonoverlapping(y.delta, x.delta.as_ptr().add(statistics), queries);
+            if self.dq {
+                std::ptr::copy_nonoverlapping(y.delta, x.delta.as_ptr().add(statistics), queries);
+            }
             std::ptr::copy_nonoverlapping(x.lse.as_ptr().add(statistics), y.lse, queries);
             for i in queries..TILE {
                 // Lanes without a query get the weight e^-inf = 0.
                 *y.lse.add(i) = f32::INFINITY;
                 *y.delta.add(i) = 0.0;
             }
-            let end = q0 + queries;
             let mut start = Start::Zero;
-            let mut j0 = self.shape.first_key(q0) / TILE * TILE;
-            while j0 < end {
+            for j0 in (begin..end).step_by(TILE) {
                 let keys = TILE.min(end - j0);
-                let (k, v) = (y.kn.add(j0 * width), y.vn.add(j0 * width));
+                let row = (j0 - self.keys.start) * width;
+                let (k, v) = (y.kn.add(row), y.vn.add(row));
                 let scores = Product {
                     c: y.st, // (key, query)
                     c_stride: TILE,
@@ -245,38 +265,43 @@ impl<E: Element> Task<'_, E> {
                 let mask = Mask { ahead: q0 as isize - j0 as isize, window };
                 let mask = mask.cuts(queries, keys).then_some(mask);
                 dispatch(ScoreGradient { s: y.st, dp: y.dpt, lse: y.lse, delta: y.delta, queries, keys, mask });
-                let d_values = Product {
-                    c: y.dv.add(j0 * width), // (key, width)
-                    c_stride: width,
-                    a: y.st,
-                    a_row: TILE,
-                    a_depth: 1,
-                    b: y.don,
-                    b_stride: width,
-                    rows: keys,
-                    depth: queries,
-                    columns: D,
-                    start: Start::Keep,
-                };
-                dispatch(Product { c: y.dk.add(j0 * width), a: y.dpt, b: y.qn, ..d_values });
-                dispatch(d_values);
-                dispatch(Product {
-                    c: y.dqt, // (d, query)
-                    c_stride: TILE,
-                    a: k,
-                    a_row: 1,
-                    a_depth: width,
-                    b: y.dpt,
-                    b_stride: TILE,
-                    rows: D,
-                    depth: keys,
-                    columns: queries,
-                    start,
-                });
-                start = Start::Keep;
-                j0 += TILE;
+                if self.dkv {
+                    let d_values = Product {
+                        c: y.dv.add(row), // (key, width)
+                        c_stride: width,
+                        a: y.st,
+                        a_row: TILE,
+                        a_depth: 1,
+                        b: y.don,
+                        b_stride: width,
+                        rows: keys,
+                        depth: queries,
+                        columns: D,
+                        start: Start::Keep,
+                    };
+                    dispatch(Product { c: y.dk.add(row), a: y.dpt, b: y.qn, ..d_values });
+                    dispatch(d_values);
+                }
+                if self.dq {
+                    dispatch(Product {
+                        c: y.dqt, // (d, query)
+                        c_stride: TILE,
+                        a: k,
+                        a_row: 1,
+                        a_depth: width,
+                        b: y.dpt,
+                        b_stride: TILE,
+                        rows: D,
+                        depth: keys,
+                        columns: queries,
+                        start,
+                    });
+                    start = Start::Keep;
+                }
             }
-            dispatch(UnpackTransposed { y: dq, x: y.dqt, factor: y.scale, stride, rows: queries, D });
+            if self.dq {
+                dispatch(UnpackTransposed { y: dq, x: y.dqt, factor: y.scale, stride, rows: queries, D });
+            }
         }
     }
 }
@@ -303,13 +328,44 @@ fn backward<E: Element>(
     };
     let lengths: Option<Memory<i32>> = cx.optional(lengths, shape.B, "lengths")?;
     cx.enqueue("nc_attention_bwd", move || {
-        pieces(shape.B * shape.G, 1, |piece, _| {
-            let (b, g) = (piece / shape.G, piece % shape.G);
-            let length = row_length(&lengths, b, shape.T);
-            // SAFETY: the operands were checked against the shape; tasks write disjoint heads.
-            unsafe { Task { shape: &shape, operands: &operands, b, g, length }.run() };
+        let Shape { B, T, H, G, .. } = shape;
+        let (group, tiles) = (H / G, T.div_ceil(TILE));
+        let task = |b: usize| Task {
+            shape: &shape,
+            operands: &operands,
+            b,
+            length: row_length(&lengths, b, T),
+            heads: 0..0,
+            queries: 0..T,
+            keys: 0..T,
+            dq: true,
+            dkv: true,
+        };
+        let tile = |i: usize| i * TILE..T.min((i + 1) * TILE);
+        // SAFETY (all three): the operands were checked against the shape; tasks write disjoint parts.
+        if fills(B * G, rayon::current_num_threads()) {
+            pieces(B * G, 1, |piece, _| {
+                let (b, g) = (piece / G, piece % G);
+                unsafe { Task { heads: g * group..(g + 1) * group, ..task(b) }.run() };
+            });
+            return;
+        }
+        // Long tasks first: late queries see many keys, early keys are seen by many queries.
+        pieces(B * H * tiles, 1, |piece, _| {
+            let (i, b, h) = (tiles - 1 - piece / (B * H), piece / H % B, piece % H);
+            unsafe { Task { heads: h..h + 1, queries: tile(i), keys: 0..tile(i).end, dkv: false, ..task(b) }.run() };
+        });
+        pieces(B * G * tiles, 1, |piece, _| {
+            let (i, b, g) = (piece / (B * G), piece / G % B, piece % G);
+            let (heads, keys) = (g * group..(g + 1) * group, tile(i));
+            unsafe { Task { heads, queries: keys.start..T, keys, dq: false, ..task(b) }.run() };
         });
     })
+}
+
+/// True when `tasks` equal tasks keep the threads busy enough: seven products instead of five must not be the better deal.
+fn fills(tasks: usize, threads: usize) -> bool {
+    5 * tasks.div_ceil(threads) * threads <= 7 * tasks
 }
 
 #[unsafe(no_mangle)]

@@ -18,6 +18,9 @@ use crate::cpu::tile::{MAX_D, TILE};
 use crate::guard::{Result, entry};
 use std::ffi::c_void;
 
+/// Products (of a query and a key element) below which one thread does all: about 10 us.
+const INLINE: usize = 256 << 10;
+
 /// A zeroed, aligned row.
 #[repr(align(64))]
 struct Row<const N: usize>([f32; N]);
@@ -149,8 +152,9 @@ fn forward<E: Element>(
         progress.check("attend to the cache");
         let Shape { B, T, H, G, D, scale, .. } = shape;
         let longest = (0..B).map(|b| progress.row(b)).map(|(position, count)| position + count).max().unwrap_or(0);
-        // Queries of one head follow each other, so that its keys stay in the cache.
-        let step = (PIECE / (longest * D).max(1)).max(1);
+        // Queries of one head follow each other, so that its keys stay in the cache. Little work is not worth a hand-over.
+        let step = (2 * PIECE / (longest * D).max(1)).max(1);
+        let step = if B * H * T * longest * D <= INLINE { B * H * T } else { step };
         pieces(B * H * T, step, |begin, end| {
             for i in begin..end {
                 let (b, h, t) = (i / (H * T), i / T % H, i % T);

@@ -51,6 +51,9 @@ impl Kernel for Weights<'_> {
     }
 }
 
+/// Ids that top-p sorts first.
+const FIRST_HEAD: usize = 256;
+
 /// Scratch of a thread, kept between calls.
 #[derive(Default)]
 struct Scratch {
@@ -127,15 +130,23 @@ fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) ->
         ids.truncate(k);
     }
     if request.top_p < 1.0 {
-        ids.sort_unstable_by(order);
         total = ids.iter().map(|&i| f64::from(weights[i as usize])).sum();
         let target = f64::from(request.top_p) * total;
-        let mut mass = 0.0;
-        let kept = ids.iter().position(|&i| {
-            mass += f64::from(weights[i as usize]);
-            mass >= target
-        });
-        ids.truncate(kept.map_or(ids.len(), |last| last + 1));
+        // Usually a few ids hold the mass: sort ever larger heads of the list instead of all of it.
+        let (mut kept, mut mass, mut sorted) = (0, 0.0, 0);
+        while kept < ids.len() && mass < target {
+            if kept == sorted {
+                let head = FIRST_HEAD.max(8 * sorted).min(ids.len() - sorted);
+                if head < ids.len() - sorted {
+                    ids[sorted..].select_nth_unstable_by(head, order);
+                }
+                ids[sorted..sorted + head].sort_unstable_by(order);
+                sorted += head;
+            }
+            mass += f64::from(weights[ids[kept] as usize]);
+            kept += 1;
+        }
+        ids.truncate(kept);
     }
     ids.sort_unstable();
     let total: f64 = ids.iter().map(|&i| f64::from(weights[i as usize])).sum();

@@ -49,6 +49,8 @@ pub unsafe trait Lanes: Copy {
     fn sum(self) -> f32;
     /// Largest lane.
     fn max_lane(self) -> f32;
+    /// Exchanges lanes and places of the first N vectors: afterwards lane i of rows[j] is what lane j of rows[i] was.
+    fn transpose(rows: &mut [Self; MAX_LANES]);
 
     /// e^x, 0 below -104, relative error below 2e-7 for x <= 88; NaN stays NaN.
     ///
@@ -185,6 +187,15 @@ unsafe impl Lanes for Plain {
     fn max_lane(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; MAX_LANES]) {
+        let old = *rows;
+        for (i, row) in rows[..8].iter_mut().enumerate() {
+            for (j, lane) in row.0.iter_mut().enumerate() {
+                *lane = old[j].0[i];
+            }
+        }
+    }
 }
 
 /// Eight lanes of AVX2 with FMA.
@@ -290,6 +301,26 @@ unsafe impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
         }
     }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; MAX_LANES]) {
+        unsafe {
+            // Quads of four rows: column c of quad g, for the columns 4 L + c of lane L.
+            for quad in rows[..8].chunks_exact_mut(4) {
+                let (a, b, c, d) = (quad[0].0, quad[1].0, quad[2].0, quad[3].0);
+                let (ab, AB) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (cd, CD) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                quad[0] = Avx2(_mm256_shuffle_ps::<0x44>(ab, cd));
+                quad[1] = Avx2(_mm256_shuffle_ps::<0xee>(ab, cd));
+                quad[2] = Avx2(_mm256_shuffle_ps::<0x44>(AB, CD));
+                quad[3] = Avx2(_mm256_shuffle_ps::<0xee>(AB, CD));
+            }
+            for c in 0..4 {
+                let (a, b) = (rows[c].0, rows[4 + c].0);
+                rows[c] = Avx2(_mm256_permute2f128_ps::<0x20>(a, b));
+                rows[4 + c] = Avx2(_mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
+    }
 }
 
 /// Sixteen lanes of AVX-512 (F, BW, VL, DQ).
@@ -393,6 +424,30 @@ unsafe impl Lanes for Avx512 {
         unsafe {
             let half = _mm256_max_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
             Avx2(half).max_lane()
+        }
+    }
+    #[inline(always)]
+    fn transpose(rows: &mut [Self; MAX_LANES]) {
+        unsafe {
+            for quad in rows.chunks_exact_mut(4) {
+                let (a, b, c, d) = (quad[0].0, quad[1].0, quad[2].0, quad[3].0);
+                let (ab, AB) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd, CD) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                quad[0] = Avx512(_mm512_shuffle_ps::<0x44>(ab, cd));
+                quad[1] = Avx512(_mm512_shuffle_ps::<0xee>(ab, cd));
+                quad[2] = Avx512(_mm512_shuffle_ps::<0x44>(AB, CD));
+                quad[3] = Avx512(_mm512_shuffle_ps::<0xee>(AB, CD));
+            }
+            // Lanes of 128 bits: 0x88 takes the even ones of both, 0xdd the odd ones.
+            for c in 0..4 {
+                let (a, b, c2, d) = (rows[c].0, rows[4 + c].0, rows[8 + c].0, rows[12 + c].0);
+                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c2, d), _mm512_shuffle_f32x4::<0xdd>(c2, d));
+                rows[c] = Avx512(_mm512_shuffle_f32x4::<0x88>(even, even2));
+                rows[4 + c] = Avx512(_mm512_shuffle_f32x4::<0x88>(odd, odd2));
+                rows[8 + c] = Avx512(_mm512_shuffle_f32x4::<0xdd>(even, even2));
+                rows[12 + c] = Avx512(_mm512_shuffle_f32x4::<0xdd>(odd, odd2));
+            }
         }
     }
 }
@@ -576,6 +631,39 @@ mod tests {
             let mut y = [7.0; 16];
             unsafe { dispatch_on(isa, Exp(&special, &mut y)) };
             assert!(y[0] == 0.0 && y[1].is_nan() && y[2] == 0.0 && y[3] == 1.0, "{} {y:?}", isa.name());
+        }
+    }
+
+    struct Transpose<'a>(&'a [f32], &'a mut [f32]);
+    impl Kernel for Transpose<'_> {
+        type Output = usize;
+        #[inline(always)]
+        unsafe fn run<V: Lanes>(self) -> usize {
+            unsafe {
+                let mut rows = [V::splat(0.0); MAX_LANES];
+                for (row, x) in rows.iter_mut().zip(self.0.chunks_exact(V::N)).take(V::N) {
+                    *row = V::load(x.as_ptr());
+                }
+                V::transpose(&mut rows);
+                for (row, y) in rows.iter().zip(self.1.chunks_exact_mut(V::N)).take(V::N) {
+                    row.store(y.as_mut_ptr());
+                }
+            }
+            V::N
+        }
+    }
+
+    #[test]
+    fn transpose_exchanges_lanes_and_places() {
+        let x: Vec<f32> = (0..256).map(|i| i as f32).collect();
+        for isa in Isa::ALL.into_iter().filter(|&isa| isa <= detected()) {
+            let mut y = vec![0.0; 256];
+            let n = unsafe { dispatch_on(isa, Transpose(&x, &mut y)) };
+            for i in 0..n {
+                for j in 0..n {
+                    assert_eq!(y[i * n + j], x[j * n + i], "{} ({i}, {j})", isa.name());
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! A is read one element at a time (any strides, so a transpose costs nothing), B and C one vector at a time: vector lanes run along
 //! i. Tiles are TILE wide in i, padded with zeros, and aligned to a cache line.
 
-use crate::cpu::simd::{Element, Kernel, Lanes};
+use crate::cpu::simd::{Element, Kernel, Lanes, MAX_LANES};
 use std::cell::RefCell;
 
 /// Queries of a query tile and keys of a key tile; a multiple of every lane count.
@@ -145,14 +145,23 @@ impl<E: Element> Kernel for PackTransposed<E> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
+        let PackTransposed { y, x, stride, rows, D, factor } = self;
         // SAFETY: y has D * TILE elements, x has `rows` rows of D.
         unsafe {
-            for d in 0..self.D {
-                for i in 0..self.rows {
-                    *self.y.add(d * TILE + i) = self.factor * (*self.x.add(i * self.stride + d)).to_f32();
-                }
-                for i in self.rows..TILE {
-                    *self.y.add(d * TILE + i) = 0.0;
+            let factor = V::splat(factor);
+            for i in (0..TILE).step_by(V::N) {
+                let valid = rows.saturating_sub(i).min(V::N);
+                for d in (0..D).step_by(V::N) {
+                    let columns = V::N.min(D - d);
+                    let mut block = [V::splat(0.0); MAX_LANES];
+                    for (r, row) in block[..valid].iter_mut().enumerate() {
+                        let x = x.add((i + r) * stride + d);
+                        *row = if columns == V::N { E::load::<V>(x) } else { E::load_part(x, columns) };
+                    }
+                    V::transpose(&mut block);
+                    for (c, column) in block[..columns].iter().enumerate() {
+                        column.mul(factor).store(y.add((d + c) * TILE + i));
+                    }
                 }
             }
         }
@@ -173,12 +182,22 @@ impl<E: Element> Kernel for UnpackTransposed<E> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: x has D * TILE elements, y has `rows` rows of D.
+        let UnpackTransposed { y, x, factor, stride, rows, D } = self;
+        // SAFETY: x has D * TILE elements, factor TILE, y has `rows` rows of D.
         unsafe {
-            for i in 0..self.rows {
-                let factor = *self.factor.add(i);
-                for d in 0..self.D {
-                    *self.y.add(i * self.stride + d) = E::from_f32(factor * *self.x.add(d * TILE + i));
+            for i in (0..rows).step_by(V::N) {
+                let factor = V::load(factor.add(i));
+                for d in (0..D).step_by(V::N) {
+                    let columns = V::N.min(D - d);
+                    let mut block = [V::splat(0.0); MAX_LANES];
+                    for (c, column) in block[..columns].iter_mut().enumerate() {
+                        *column = V::load(x.add((d + c) * TILE + i)).mul(factor);
+                    }
+                    V::transpose(&mut block);
+                    for (r, &row) in block[..V::N.min(rows - i)].iter().enumerate() {
+                        let y = y.add((i + r) * stride + d);
+                        if columns == V::N { E::store(row, y) } else { E::store_part(row, y, columns) }
+                    }
                 }
             }
         }
