@@ -15,6 +15,7 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   kv_cache: () => import("./kv_cache.ts"),
   optim: () => import("./optim.ts"),
   tasks: () => import("./tasks.ts"),
+  tokenizer: () => import("./tokenizer.ts"),
   train_run: () => import("./train_run.ts"),
   chat_eval: null,
   core_eval: null,
