@@ -89,37 +89,52 @@ by_isa! {
     }
 }
 
-/// What the gradient of one row needs: its weight, 1 / sum, the largest logit and 1 / cap.
-#[derive(Clone, Copy)]
-struct Slope {
-    weight: f32,
-    share: f32,
-    largest: f32,
-    inverse: f32,
-}
-
-impl Slope {
-    #[inline(always)]
-    fn at(self, l: f32, is_target: f32) -> f32 {
-        let t = l * self.inverse;
-        self.weight * (exp(l - self.largest) * self.share - is_target) * (1.0 - t * t)
+by_isa! {
+    /// As `sum_exp`, and replaces l_j by e^(l_j - largest) * (1 - (l_j / cap)^2): dh but for a factor of the row.
+    fn sum_exp_and_bend(l: &mut [f32], largest: f32, cap: f32) -> f64 {
+        let inverse = 1.0 / cap;
+        let mut total = 0.0;
+        for block in l.chunks_mut(SUM_BLOCK) {
+            let mut sums = [0f32; LANES];
+            let (lines, rest) = block.as_chunks_mut::<LANES>();
+            for line in lines {
+                for (sum, l) in sums.iter_mut().zip(line) {
+                    let e = exp(*l - largest);
+                    *sum += e;
+                    *l = e * slope(*l, inverse);
+                }
+            }
+            for (sum, l) in sums.iter_mut().zip(rest) {
+                let e = exp(*l - largest);
+                *sum += e;
+                *l = e * slope(*l, inverse);
+            }
+            total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+        }
+        total
     }
 }
 
+/// dl/dh of the soft cap.
+#[inline(always)]
+fn slope(l: f32, inverse: f32) -> f32 {
+    let t = l * inverse;
+    1.0 - t * t
+}
+
 by_isa! {
-    /// Replaces the capped logits of a row by dh, without the target's part.
-    fn gradient_row(l: &mut [f32], slope: Slope) {
-        for l in l {
-            *l = slope.at(*l, 0.0);
+    fn scale_row(dh: &mut [f32], factor: f32) {
+        for dh in dh {
+            *dh *= factor;
         }
     }
 }
 
 by_isa! {
-    /// As `gradient_row`, dh in bf16.
-    fn gradient_row_bf16(dh: &mut [u16], l: &[f32], slope: Slope) {
-        for (dh, &l) in dh.iter_mut().zip(l) {
-            *dh = bf16_from_f32(slope.at(l, 0.0));
+    /// As `scale_row`, from `bent` into bf16.
+    fn scale_row_bf16(dh: &mut [u16], bent: &[f32], factor: f32) {
+        for (dh, &bent) in dh.iter_mut().zip(bent) {
+            *dh = bf16_from_f32(factor * bent);
         }
     }
 }
@@ -134,8 +149,13 @@ struct Row {
 impl Row {
     /// -log p(id)
     fn loss(&self, id: usize) -> f32 {
-        (f64::from(self.largest) - f64::from(self.l[id]) + self.sum.ln()) as f32
+        negative_log(self.l[id], self.largest, self.sum)
     }
+}
+
+/// -log p of a logit.
+fn negative_log(l: f32, largest: f32, sum: f64) -> f32 {
+    (f64::from(largest) - f64::from(l) + sum.ln()) as f32
 }
 
 /// The checked operands of both entries.
@@ -235,27 +255,37 @@ impl Head {
         unsafe { gemm(self.area(), self.dtype, self.Vp, x, w, rows.len(), self.V, self.C, false) }
     }
 
-    /// Caps the chunk's row i and sums its exponentials.
-    fn row(&self, i: usize) -> Row {
+    /// Caps the chunk's row i; gives the logits and the largest.
+    fn cap(&self, i: usize) -> (&'static mut [f32], f32) {
         let l = self.f32_row(i);
         let largest =
             if self.dtype == DTYPE_F32 { cap_row(l, self.cap) } else { cap_row_bf16(l, self.bf16_row(i), self.cap) };
+        (l, largest)
+    }
+
+    /// Caps the chunk's row i and sums its exponentials.
+    fn row(&self, i: usize) -> Row {
+        let (l, largest) = self.cap(i);
         let sum = sum_exp(l, largest);
         Row { l, largest, sum }
     }
 
-    /// Turns the chunk's row i into dh.
-    fn differentiate(&self, i: usize, row: &mut Row, target: usize, weight: f32) {
-        let slope = Slope { weight, share: (1.0 / row.sum) as f32, largest: row.largest, inverse: 1.0 / self.cap };
-        let at_target = slope.at(row.l[target], 1.0);
+    /// Gives the loss of the chunk's row i and turns the row into dh.
+    fn differentiate(&self, i: usize, target: usize, weight: f32) -> f32 {
+        let (l, largest) = self.cap(i);
+        let hit = l[target];
+        let sum = sum_exp_and_bend(l, largest, self.cap);
+        let share = (1.0 / sum) as f32;
+        let at_target = weight * (exp(hit - largest) * share - 1.0) * slope(hit, 1.0 / self.cap);
         if self.dtype == DTYPE_F32 {
-            gradient_row(row.l, slope);
-            row.l[target] = at_target;
+            scale_row(l, weight * share);
+            l[target] = at_target;
         } else {
             let dh = self.bf16_row(i);
-            gradient_row_bf16(dh, row.l, slope);
+            scale_row_bf16(dh, l, weight * share);
             dh[target] = bf16_from_f32(at_target);
         }
+        negative_log(hit, largest, sum)
     }
 
     /// Zeroes dh of the chunk's row i.
@@ -368,13 +398,8 @@ fn loss(
         (0..rows.len()).into_par_iter().for_each(|i| {
             let row = rows.start + i;
             match targets.of(row).filter(|_| active(row)) {
-                Some(target) => {
-                    let mut result = head.row(i);
-                    set(losses, row, result.loss(target));
-                    if differentiate {
-                        head.differentiate(i, &mut result, target, weight(row));
-                    }
-                }
+                Some(target) if differentiate => set(losses, row, head.differentiate(i, target, weight(row))),
+                Some(target) => set(losses, row, head.row(i).loss(target)),
                 None => head.clear(i),
             }
         });
