@@ -1,6 +1,6 @@
 /** Runs the program as users type it, for the command-line tests. */
 import { join } from "@std/path";
-import { type Ended, runChild } from "./process.ts";
+import { type Child, type Ended, runChild } from "./process.ts";
 import { ROOT } from "./setup.ts";
 
 /** The wrapper script of a checkout. */
@@ -13,14 +13,16 @@ export interface CallOptions {
   readonly script?: string;
   readonly stdin?: string;
   readonly deadlineMs?: number;
+  readonly onOutput?: Child["onOutput"];
 }
 
 /** Runs `nanochat ARGS` and waits for its end; one minute unless told otherwise. */
 export function nanochat(args: readonly string[], options: CallOptions = {}): Promise<Ended> {
-  const { cwd, script = SCRIPT, stdin, deadlineMs = 60_000 } = options;
+  const { cwd, script = SCRIPT, stdin, deadlineMs = 60_000, onOutput } = options;
   // The wrapper looks for deno on PATH; in a test it is the one that runs the test.
   const PATH = `${join(Deno.execPath(), "..")}:${Deno.env.get("PATH")}`;
-  return runChild({ command: script, args, cwd, stdin, deadlineMs, env: { PATH, NO_COLOR: "1", ...options.env } });
+  const env = { PATH, NO_COLOR: "1", ...options.env };
+  return runChild({ command: script, args, cwd, stdin, deadlineMs, onOutput, env });
 }
 
 /** Makes a folder, with a space in its name, for the time of a test. */

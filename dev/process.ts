@@ -10,8 +10,8 @@ export interface Child {
   readonly stdin?: string;
   /** Milliseconds after which the child and everything it started are killed. */
   readonly deadlineMs: number;
-  /** Called with each piece of output as it arrives. */
-  readonly onOutput?: (text: string) => void;
+  /** Called with each piece of output as it arrives; `send` signals the child itself. */
+  readonly onOutput?: (text: string, send: (signal: Deno.Signal) => void) => void;
 }
 
 /** How a child ended. */
@@ -72,7 +72,7 @@ export async function runChild(child: Child): Promise<Ended> {
     for await (const piece of stream.pipeThrough(new TextDecoderStream())) {
       text += piece;
       output += piece;
-      child.onOutput?.(piece);
+      child.onOutput?.(piece, (signal) => spawned.kill(signal));
     }
     return text;
   };

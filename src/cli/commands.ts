@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR } from "./flag_sets.ts";
+import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL } from "./model_flags.ts";
 
@@ -78,6 +78,13 @@ export const COMMANDS: readonly Command[] = [
       }
       await (await import("./tokenizer_commands.ts")).show(positional[0], { ...values, terminal });
     },
+  }),
+  command({
+    name: "train",
+    summary: "trains a base model on shards; --depth is the one dial",
+    flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR },
+    stoppable: true,
+    run: async (invocation) => await (await import("./train_command.ts")).train(invocation),
   }),
   command({
     name: "chat",

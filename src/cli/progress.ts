@@ -57,7 +57,7 @@ export class Terminal implements Log {
   #drawn = false;
   #label = "";
   #finished = "";
-  #startMs = 0;
+  #start = { ms: 0, done: 0 };
   #lastMs = -Infinity;
 
   constructor(options: TerminalOptions) {
@@ -109,7 +109,7 @@ export class Terminal implements Log {
     const isLast = state.total > 0 && state.done >= state.total;
     if (isNew) {
       this.#label = state.label;
-      this.#startMs = now;
+      this.#start = { ms: now, done: state.done };
     }
     const drawsOver = this.#err.isTerminal() && !this.json;
     if (isLast && state.label === this.#finished) return; // said twice
@@ -119,12 +119,18 @@ export class Terminal implements Log {
     if (this.json) {
       this.#err.write(jsonText({ level: "progress", ...state }) + "\n");
     } else if (drawsOver) {
-      const line = printable(progressLine(state, now - this.#startMs), { oneLine: true });
+      const line = printable(progressLine(state, { elapsedMs: now - this.#start.ms, since: this.#start.done }), {
+        oneLine: true,
+      });
       const fitted = [...line].slice(0, Math.max(20, this.#err.columns() - 1)).join("");
       this.#err.write(`\r\x1b[2K${bold(fitted)}${isLast ? "\n" : ""}`);
       this.#drawn = !isLast;
     } else {
-      this.#err.write(printable(progressLine(state, now - this.#startMs), { oneLine: true }) + "\n");
+      this.#err.write(
+        printable(progressLine(state, { elapsedMs: now - this.#start.ms, since: this.#start.done }), {
+          oneLine: true,
+        }) + "\n",
+      );
     }
     if (isLast) this.#label = "";
   }
@@ -141,16 +147,16 @@ export class Terminal implements Log {
   }
 }
 
-/** Text of a progress line: label, share, detail, time left. */
-export function progressLine(state: Progress, elapsedMs: number): string {
+/** Text of a progress line: label, share, detail, and the time left as it follows from what was done in `elapsedMs`, from `since` on. */
+export function progressLine(state: Progress, { elapsedMs, since }: { elapsedMs: number; since: number }): string {
   const { label, done, total, detail } = state;
   const parts = [label];
   const percent = `${Math.floor(100 * done / total)} %`;
   if (total > 0) parts.push(total < MANY ? `${done}/${total} (${percent})` : percent);
   else parts.push(String(done));
   if (detail) parts.push(detail);
-  if (total > 0 && done > 0 && done < total && elapsedMs > 2000) {
-    const leftSec = Math.ceil(elapsedMs * (total - done) / done / 1000);
+  if (done > since && done < total && elapsedMs > 2000) {
+    const leftSec = Math.ceil(elapsedMs * (total - done) / (done - since) / 1000);
     parts.push(`${formatDuration(leftSec * 1000, { ignoreZero: true })} left`);
   }
   return parts.join("  ");

@@ -93,6 +93,14 @@ Deno.test("Terminal shows a stack only with --verbose", () => {
 });
 
 Deno.test("progressLine() estimates the time left", () => {
-  assertStringIncludes(progressLine({ label: "Work", done: 10, total: 40 }, 10_000), "30s left");
-  assertEquals(progressLine({ label: "Work", done: 3, total: 0, detail: "5 MB/s" }, 10_000), "Work  3  5 MB/s");
+  assertStringIncludes(
+    progressLine({ label: "Work", done: 10, total: 40 }, { elapsedMs: 10_000, since: 0 }),
+    "30s left",
+  );
+  const resumed = progressLine({ label: "Work", done: 30, total: 40 }, { elapsedMs: 10_000, since: 20 });
+  assertStringIncludes(resumed, "10s left");
+  assertEquals(
+    progressLine({ label: "Work", done: 3, total: 0, detail: "5 MB/s" }, { elapsedMs: 10_000, since: 0 }),
+    "Work  3  5 MB/s",
+  );
 });

@@ -1,0 +1,81 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { nanochat, withFolder } from "../../dev/cli.ts";
+import { readEvents } from "../report/events.ts";
+
+const FLAGS = [
+  ...["--depth=1", "--max-seq-len=32", "--device-batch-size=2", "--total-batch-size=64", "--eval-every=-1"],
+  ...["--sample-every=-1", "--dtype=fp32"],
+];
+
+/** A base folder with shards and a tokenizer. */
+async function withData(use: (env: Record<string, string>, base: string) => Promise<void>): Promise<void> {
+  await withFolder(async (folder) => {
+    const env = { NANOCHAT_BASE_DIR: join(folder, "base") };
+    for (let i = 0; i < 8; i++) {
+      const text = Array.from({ length: 400 }, (_, j) => `word${(i * 7 + j * j) % 50}`).join(" ");
+      await Deno.writeTextFile(join(folder, `${i}.txt`), text);
+    }
+    assertEquals((await nanochat(["data", "make", folder], { env })).code, 0);
+    assertEquals((await nanochat(["tokenizer", "train", "--vocab-size=300"], { env })).code, 0);
+    await use(env, env.NANOCHAT_BASE_DIR);
+  });
+}
+
+Deno.test("nanochat train stops at SIGINT with a checkpoint, exit 75, and --resume goes on as if nothing had happened", () =>
+  withData(async (env, base) => {
+    const steps = ["--num-iterations=400"];
+    let sent = false;
+    const stopped = await nanochat(["train", ...FLAGS, ...steps, "--model-tag=a"], {
+      env,
+      onOutput: (text, send) => {
+        if (sent || !text.includes("Training")) return;
+        sent = true;
+        send("SIGINT");
+      },
+    });
+    assertEquals(stopped.code, 75, stopped.output);
+    assertStringIncludes(stopped.stderr, "nanochat train --model-tag=a --resume");
+    const refused = await nanochat(["train", ...FLAGS, ...steps, "--model-tag=a"], { env });
+    assertEquals(refused.code, 3, refused.output);
+    assertStringIncludes(refused.stderr, "--overwrite");
+    const resumed = await nanochat(["train", "--model-tag=a", "--resume"], { env });
+    assertEquals(resumed.code, 0, resumed.output);
+    const whole = await nanochat(["train", ...FLAGS, ...steps, "--model-tag=b", "--json"], { env });
+    assertEquals(JSON.parse(whole.stdout).steps, 400);
+    const losses = (tag: string) =>
+      readEvents(join(base, "checkpoints", "base", tag, "events.jsonl")).filter(({ kind }) => kind === "step")
+        .map(({ step, loss }) => [step, loss]);
+    assertEquals(losses("a").length, 400);
+    assertEquals(losses("a"), losses("b"));
+    const log = await Deno.readTextFile(join(base, "checkpoints", "base", "a", "log.txt"));
+    assertStringIncludes(log, "max-seq-len = 32 (--max-seq-len)");
+    assert(log.split("nanochat train").length > 2, "both starts are in the log");
+
+    const listed = await nanochat(["models"], { env });
+    assertStringIncludes(listed.stdout, "base/a");
+    const inspected = await nanochat(["models", "inspect", "base/b", "--json"], { env });
+    assertEquals(JSON.parse(inspected.stdout).flags.max_seq_len, 32);
+    const drawn = await nanochat(["report", "--watch", "a"], { env });
+    assertEquals(drawn.code, 0, drawn.output);
+    assert(/[\u2801-\u28ff]/.test(drawn.stdout), "a curve is drawn");
+    assertEquals((await nanochat(["models", "remove", "base/a"], { env })).code, 3);
+    assertEquals((await nanochat(["models", "remove", "base/a", "--yes"], { env })).code, 0);
+    assertEquals((await nanochat(["models"], { env })).stdout.includes("base/a"), false);
+  }));
+
+Deno.test("nanochat train stops at once at the second signal, without waiting for the step", () =>
+  withData(async (env) => {
+    let sent = 0;
+    const { code, output } = await nanochat(["train", ...FLAGS, "--total-batch-size=1048576", "--num-iterations=9"], {
+      env,
+      onOutput: (text, send) => {
+        const [first, second] = ["Checkpoints go to", "Stopping after this step"].map((word) => text.includes(word));
+        if ((sent === 0 && first) || (sent === 1 && second)) {
+          sent++;
+          send("SIGTERM");
+        }
+      },
+    });
+    assertEquals(code, 130, output);
+  }));

@@ -1,0 +1,52 @@
+/** `nanochat train`: base pretraining with the folders and the log of the command line. */
+import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
+import { BASE_TRAIN_DEFAULTS, baseTrain, type BaseTrainFlags } from "../train/base_train.ts";
+import type { Invocation } from "./command.ts";
+import type { DATA_DIR, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { camelCase, type FlagValue } from "./flags.ts";
+import type { Setting } from "./parse.ts";
+import { RunLog } from "./run_log.ts";
+import { EXIT } from "./signals.ts";
+
+/** Names (camelCase) of the flags that the user set in any way. */
+export function explicitFlags(settings: ReadonlyMap<string, Setting>): Set<string> {
+  return new Set([...settings].filter(([_, { origin }]) => origin !== "default").map(([name]) => camelCase(name)));
+}
+
+/** Picks the training flags among all values. */
+export function trainFlags(values: Readonly<Record<string, FlagValue | undefined>>): BaseTrainFlags {
+  const rows = Object.keys(BASE_TRAIN_DEFAULTS).map((name) => [name, values[name]]);
+  return Object.fromEntries(rows) as unknown as BaseTrainFlags;
+}
+
+/** Trains a base model; 75 where the user stopped it after its checkpoint was written. */
+export async function train(
+  { values, settings, terminal, stop }: Invocation<typeof TRAIN & typeof DATA_DIR & typeof TOKENIZER_DIR>,
+): Promise<number> {
+  const base = resolveBaseDir(values.baseDir);
+  const folders = foldersOf(base);
+  const tag = values.modelTag || `d${values.depth}`;
+  const folder = checkpointFolder(folders, { stage: "base", tag });
+  const log = new RunLog(terminal, { folder, head: { command: "nanochat train", settings } });
+  const data = chooseData(base, values.dataDir);
+  const tokenizer = chooseTokenizer(base, values.tokenizerDir);
+  log.info(`Shards in "${data.folder}" (${data.why}), tokenizer in "${tokenizer.folder}" (${tokenizer.why})`);
+  const result = await baseTrain(trainFlags(values), {
+    folders,
+    dataDir: data.folder,
+    tokenizerDir: tokenizer.folder,
+    log,
+    stop,
+    explicit: explicitFlags(settings),
+  });
+  const { step, steps, stopped, valBpb, minValBpb, totalTimeMs } = result;
+  const bpb = valBpb === null
+    ? ""
+    : `, validation ${valBpb.toFixed(4)} bits per byte (lowest ${minValBpb?.toFixed(4)})`;
+  const object = { folder, step, steps, stopped, val_bpb: valBpb, min_val_bpb: minValBpb, total_time_ms: totalTimeMs };
+  terminal.result(`base/${tag}: step ${step} of ${steps}${bpb}, ${(totalTimeMs / 60e3).toFixed(1)} minutes`, object);
+  if (!stopped) return EXIT.DONE;
+  const choice = values.modelTag ? `--model-tag=${values.modelTag}` : `--depth=${values.depth}`;
+  log.info(`Stopped after step ${step}; go on with: nanochat train ${choice} --resume`);
+  return EXIT.STOPPED;
+}
