@@ -68,7 +68,7 @@ export interface SaveOptions extends NativeContext {
   readonly pause?: (ms: number) => Promise<void>;
 }
 
-const META_ROOM_BYTES = 4 * 1024 * 1024;
+const META_ROOM_BYTES = 4_194_304;
 const RETRY_MS = [10_000, 60_000];
 
 /** Gives the bytes that the next checkpoint takes on disk. */

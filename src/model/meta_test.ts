@@ -38,6 +38,8 @@ function forge(change: (meta: Record<string, unknown>) => void): Uint8Array {
 
 Deno.test("parseMeta() gives back what encodeMeta() wrote, bit for bit", () => {
   assertEquals(parseMeta(encodeMeta(sample()), "meta"), sample());
+  const first = sample({ step: 0, files: [{ name: "model_000000.safetensors", bytes: 0, sha256: [] }] });
+  assertEquals(parseMeta(encodeMeta(first), "meta"), first);
   fc.assert(
     fc.property(
       fc.jsonValue({ noUnicodeString: false }),

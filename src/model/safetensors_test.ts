@@ -57,6 +57,7 @@ Deno.test("parseHeader() gives back what encodeHeader() wrote, for any names and
 Deno.test("encodeHeader() refuses a name twice and a wrong size", () => {
   const a = entry("a", "f32", [2]);
   assertThrows(() => encodeHeader([a, a]), RangeError, '"a"');
+  assertEquals(new TextDecoder().decode(encodeHeader([]).subarray(8)), "{}".padEnd(56));
   assertThrows(() => encodeHeader([{ ...a, bytes: 7 }]), RangeError, "7 bytes, expected 8");
 });
 
