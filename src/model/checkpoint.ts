@@ -172,7 +172,7 @@ async function saveOnce(options: SaveOptions, io: CheckpointIo): Promise<Checkpo
   return meta;
 }
 
-/** Copies the tokenizer into the checkpoint folder, or checks that the copy there is the same. */
+/** Copies the tokenizer into the checkpoint folder; while checkpoints there use the copy, checks that it is the same. */
 async function keepTokenizer(
   io: CheckpointIo,
   { folder, tokenizerFolder }: { folder: string; tokenizerFolder: string },
@@ -186,8 +186,9 @@ async function keepTokenizer(
   }
   const sha256 = sha256Hex(bytes);
   const copy = readIfPresent(join(folder, TOKENIZER_FILE));
-  if (copy === undefined) await io.write(join(folder, TOKENIZER_FILE), { head: bytes, segments: [] });
-  else if (sha256Hex(copy) !== sha256) {
+  if (copy === undefined || (sha256Hex(copy) !== sha256 && listSteps(folder).length === 0)) {
+    await io.write(join(folder, TOKENIZER_FILE), { head: bytes, segments: [] });
+  } else if (sha256Hex(copy) !== sha256) {
     throw new CheckpointError(
       "tokenizer",
       `Cannot save to "${folder}": its tokenizer has SHA-256 ${sha256Hex(copy)}, expected ${sha256} of ` +

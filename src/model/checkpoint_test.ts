@@ -21,6 +21,7 @@ import {
   MappedCheckpoint,
   nativeIo,
   readMeta,
+  removeStep,
   removeUnfinished,
   saveCheckpoint,
 } from "./checkpoint.ts";
@@ -285,6 +286,12 @@ Deno.test("saveCheckpoint() keeps the tokenizer and refuses another by name", as
   Deno.removeSync(join(rig.tokenizerFolder, TOKENIZER_FILE));
   await assertRejects(() => rig.save(2), CheckpointError, 'run "nanochat tokenizer train"');
   assertThrows(() => checkTokenizer(found, rig.tokenizerFolder), CheckpointError, "is missing");
+  await rig.save(2, { tokenizerFolder: null });
+  for (const step of [1, 2]) removeStep(rig.folder, step);
+  Deno.writeTextFileSync(join(rig.tokenizerFolder, TOKENIZER_FILE), "{  }");
+  await rig.save(1); // nobody uses the old copy any more
+  checkTokenizer(findCheckpoint(rig.folder)!, rig.tokenizerFolder);
+  checkTokenizer(findCheckpoint(rig.folder)!);
   await rig.save(2, { tokenizerFolder: null });
   checkTokenizer(findCheckpoint(rig.folder)!, rig.tokenizerFolder);
 });

@@ -1,7 +1,7 @@
 /** How a training run starts: in an empty folder, from a checkpoint, or not at all because it would overwrite one. */
 import type { Log } from "../data/log.ts";
 import type { FoundCheckpoint } from "./checkpoint_folder.ts";
-import { clearCheckpoints, describeSteps, findCheckpoint, listSteps } from "./checkpoint_folder.ts";
+import { checkTokenizer, clearCheckpoints, describeSteps, findCheckpoint, listSteps } from "./checkpoint_folder.ts";
 import { CheckpointError } from "./meta.ts";
 import type { Json, JsonObject } from "./meta.ts";
 
@@ -14,16 +14,19 @@ export interface StartOptions {
   readonly resumeFromStep?: number;
   /** `--overwrite`: removes what is there. */
   readonly overwrite?: boolean;
+  /** Folder of the tokenizer that the run will use: a checkpoint made with another one is refused. */
+  readonly tokenizerFolder?: string;
   readonly log: Log;
 }
 
 /**
  * Decides how a run starts; gives the checkpoint to resume from, or undefined for a fresh start. Call it while holding the lock.
  *
- * @throws {CheckpointError} "exists" with the three ways on, "missing" where there is nothing to resume from, or why it cannot be read.
+ * @throws {CheckpointError} "exists" with the three ways on, "missing" where there is nothing to resume from, "tokenizer" where it
+ * was made with another one, or why it cannot be read.
  */
 export function planStart(options: StartOptions): FoundCheckpoint | undefined {
-  const { folder, resume = false, resumeFromStep, overwrite = false, log } = options;
+  const { folder, resume = false, resumeFromStep, overwrite = false, tokenizerFolder, log } = options;
   const wantsResume = resume !== false || resumeFromStep !== undefined;
   if (overwrite && wantsResume) {
     throw new RangeError("Cannot start: both --overwrite and --resume are given, expected one of them");
@@ -53,6 +56,7 @@ export function planStart(options: StartOptions): FoundCheckpoint | undefined {
         } in "${folder}" will be replaced as they are reached`,
       );
     }
+    if (found !== undefined && tokenizerFolder !== undefined) checkTokenizer(found, tokenizerFolder);
     return found;
   }
   if (steps.length === 0) return undefined;

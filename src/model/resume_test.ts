@@ -1,5 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "@std/path";
+import { TOKENIZER_FILE } from "../data/base_dir.ts";
 import { SILENT } from "../data/log.ts";
 import type { CheckpointMeta } from "./meta.ts";
 import { CheckpointError, encodeMeta, fileNames, sha256Hex } from "./meta.ts";
@@ -21,7 +22,7 @@ function fakeCheckpoint(folder: string, step: number): void {
     savedAt: "",
     worldSize: 1,
     blockBytes: 1,
-    tokenizer: null,
+    tokenizer: { name: TOKENIZER_FILE, sha256: sha256Hex(new TextEncoder().encode("{}")) },
     files: [{ name: fileNames(step).model, bytes: 1, sha256: [sha256Hex(model)] }],
   };
   Deno.writeFileSync(join(folder, fileNames(step).model), model);
@@ -74,6 +75,20 @@ Deno.test("planStart() with --resume takes the largest step, and without a check
       CheckpointError,
       "steps 9, 20 and 100 cannot be used",
     );
+  });
+});
+
+Deno.test("planStart() refuses to resume with another tokenizer", () => {
+  withFolder((folder, log) => {
+    fakeCheckpoint(folder, 10);
+    const tokenizerFolder = join(folder, "tokenizer");
+    const start = () => planStart({ folder, resume: true, tokenizerFolder, log });
+    assertThrows(start, CheckpointError, "it is missing");
+    Deno.mkdirSync(tokenizerFolder);
+    Deno.writeTextFileSync(join(tokenizerFolder, TOKENIZER_FILE), "{}");
+    assertEquals(start()?.step, 10);
+    Deno.writeTextFileSync(join(tokenizerFolder, TOKENIZER_FILE), "{ }");
+    assertEquals((assertThrows(start, CheckpointError) as CheckpointError).problem, "tokenizer");
   });
 });
 

@@ -178,6 +178,7 @@ export async function baseTrain(given: BaseTrainFlags, cx: TrainContext): Promis
     resume: given.resume === "" ? false : given.resume === "auto" ? "auto" : true,
     resumeFromStep: given.resumeFromStep >= 0 ? given.resumeFromStep : undefined,
     overwrite: given.overwrite,
+    tokenizerFolder: cx.tokenizerDir,
     log,
   });
   const resumed = start?.meta ?? null;
@@ -309,7 +310,10 @@ class BaseRun implements AsyncDisposable {
       const stopped = this.#cx.stop.aborted;
       const onCadence = this.#flags.saveEvery > 0 && step % this.#flags.saveEvery === 0 && step > 0;
       if ((isLast || onCadence || stopped) && !(step === first && this.#cx.resumed)) await this.#save();
-      if (isLast || stopped) return this.#result(stopped && !isLast);
+      if (isLast || stopped) {
+        this.#events.append({ kind: "end", run: this.#flags.run, step, steps });
+        return this.#result(stopped && !isLast);
+      }
       await this.#update();
     }
   }
