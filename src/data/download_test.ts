@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { basename, join } from "@std/path";
+import { basename, join, toFileUrl } from "@std/path";
 import { temporaryFolder } from "../../dev/testing.ts";
 import type { DownloadOptions } from "./download.ts";
 import { downloadShards, shardName } from "./download.ts";
@@ -291,6 +291,28 @@ Deno.test("downloadShards() keeps off the network with offline and asks for enou
   await downloadShards({ ...options, baseUrl: server.url, log });
   await assertShards(server, folder.path);
   assertStringIncludes(said[0], `Downloading "${shardName(2)}" again`);
+});
+
+Deno.test("fetchFile() goes through HTTP_PROXY", async () => {
+  using folder = temporaryFolder();
+  // A proxy is asked for the whole address; this one answers in place of a host that does not exist.
+  const asked: string[] = [];
+  await using proxy = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, (request) => {
+    asked.push(request.url);
+    return new Response("from afar");
+  });
+  const path = join(folder.path, "file");
+  const module = toFileUrl(join(import.meta.dirname!, "fetch_file.ts")).href;
+  const script = `import { fetchFile } from ${JSON.stringify(module)};
+    await fetchFile("http://shards.invalid/file", ${JSON.stringify(path)}, { attempts: 1 });`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--quiet", "--config", join(import.meta.dirname!, "../../deno.json"), script],
+    env: { HTTP_PROXY: `http://127.0.0.1:${proxy.addr.port}`, NO_PROXY: "" },
+    stderr: "inherit",
+  });
+  assertEquals((await child.output()).code, 0);
+  assertEquals(Deno.readTextFileSync(path), "from afar");
+  assertEquals(asked.map((url) => new URL(url).pathname), ["/file"]);
 });
 
 Deno.test("shardName() has five digits", () => {

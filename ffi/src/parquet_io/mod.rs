@@ -1,8 +1,11 @@
-//! Parquet files behind the C interface: `read.rs` row groups into Arrow-layout buffers, `write.rs` shards.
+//! Parquet files behind the C interface: `read.rs` row groups into Arrow-layout buffers, `pages.rs` and `thrift.rs` the checks before
+//! that, `write.rs` shards.
 //!
 //! A decoded row group waits in a handle; the other side asks for the layout, allocates one buffer and has it filled, so that no memory
 //! of this library leaves it. All entries work on the calling thread (the slow ones are `nonblocking`), none on the queue.
 
+mod foreign;
+mod pages;
 mod read;
 mod schema;
 mod thrift;

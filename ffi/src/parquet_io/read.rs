@@ -3,32 +3,23 @@
 //! The `parquet` crate decodes pages and levels; this file puts nested columns together from the levels (schema.rs has the rule). The
 //! file is foreign: sizes and counts are checked against the bytes at hand before the crate reserves memory for them.
 
+use super::foreign::{data, foreign, general, plain, shielded, status_of};
+use super::pages::open_pages;
 use super::schema::{Kind, Node, json_string, nodes};
-use super::thrift::{check_struct, delta_run, page_header};
+use super::thrift::check_struct;
 use crate::Error;
-use crate::abi::{STATUS_DATA, STATUS_INVALID, STATUS_IO, STATUS_UNSUPPORTED};
-use crate::guard::panic_text;
-use ::parquet::basic::Encoding;
-use ::parquet::column::page::{Page, PageMetadata, PageReader};
+use crate::abi::{STATUS_INVALID, STATUS_IO, STATUS_UNSUPPORTED};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType, FixedLenByteArray, Int96};
-use ::parquet::errors::{ParquetError, Result as ParquetResult};
-use ::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
-use ::parquet::file::reader::{ChunkReader, Length};
-use ::parquet::file::serialized_reader::SerializedPageReader;
-use bytes::{Buf, Bytes};
-use std::cell::Cell;
+use ::parquet::errors::Result as ParquetResult;
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
 
 /// Rows decoded at a time.
 const BATCH: usize = 1024;
 /// `PAR1`, at both ends of a file.
 const MAGIC: &[u8] = b"PAR1";
-/// Largest footer, page header or ratio of a page that is believed without looking at the column's own totals.
-const SMALL_PAGE: i64 = 1 << 20;
 
 /// An open file: footer and schema.
 pub struct ParquetFile {
@@ -180,8 +171,8 @@ impl ParquetFile {
         let chunk = self.metadata.row_group(group).column(leaf);
         let descriptor = self.metadata.file_metadata().schema_descr().column(leaf);
         let name = descriptor.path().string();
-        let pages =
-            self.pages(chunk, rows).map_err(|e| Error::new(e.status, format!("column {name:?}: {}", e.message)))?;
+        let pages = open_pages(&self.file, self.size, chunk, rows)
+            .map_err(|e| Error::new(e.status, format!("column {name:?}: {}", e.message)))?;
         let mut out = Leaf::default();
         let expected = chunk.num_values().max(0) as usize;
         let reader = get_column_reader(descriptor.clone(), pages);
@@ -233,25 +224,6 @@ impl ParquetFile {
         result.map_err(|e| Error::new(status_of(&e), format!("column {name:?}: {}", plain(&e))))?;
         Ok(out)
     }
-
-    /// The column chunk in memory behind a page reader, its page headers checked.
-    fn pages(&self, chunk: &ColumnChunkMetaData, rows: usize) -> Result<Box<dyn PageReader>, Error> {
-        let (start, length) = chunk.byte_range();
-        if start.checked_add(length).is_none_or(|end| end > self.size) {
-            let end = start.saturating_add(length);
-            return Err(data(format!("it ends at byte {end}, expected at most the file's size {}", self.size)));
-        }
-        let mut bytes = vec![0; length as usize];
-        self.file.read_exact_at(&mut bytes, start).map_err(|e| Error::new(STATUS_IO, e.to_string()))?;
-        check_pages(&bytes, chunk)?;
-        let window = Window { start, bytes: bytes.into() };
-        let pages = SerializedPageReader::new(Arc::new(window), chunk, rows, None).map_err(foreign)?;
-        Ok(Box::new(CheckedPages {
-            pages: Box::new(pages),
-            rep: chunk.column_descr().max_rep_level() > 0,
-            def: chunk.column_descr().max_def_level() > 0,
-        }))
-    }
 }
 
 fn read_footer(file: &File, size: u64) -> Result<ParquetMetaData, Error> {
@@ -273,148 +245,6 @@ fn read_footer(file: &File, size: u64) -> Result<ParquetMetaData, Error> {
     file.read_exact_at(&mut footer, size - 8 - length).map_err(io)?;
     check_struct(&footer).ok_or_else(|| data("its footer is damaged"))?;
     ParquetMetaDataReader::decode_metadata(&footer).map_err(foreign)
-}
-
-/// Walks the page headers of a column chunk and holds their sizes against the bytes at hand and the chunk's totals.
-fn check_pages(bytes: &[u8], chunk: &ColumnChunkMetaData) -> Result<(), Error> {
-    let (mut at, mut page, mut values, mut total) = (0usize, 0usize, 0i64, 0i64);
-    while at < bytes.len() {
-        let header = page_header(&bytes[at..]).ok_or_else(|| data(format!("the header of page {page} is damaged")))?;
-        let left = (bytes.len() - at - header.length) as i64;
-        if !(0..=left).contains(&header.compressed_bytes) || header.uncompressed_bytes < 0 || header.values < 0 {
-            return Err(data(format!("page {page} claims {} bytes, expected at most {left}", header.compressed_bytes)));
-        }
-        total = total.saturating_add(header.uncompressed_bytes).saturating_add(header.length as i64);
-        let plausible = chunk.uncompressed_size().max(SMALL_PAGE);
-        if total > plausible {
-            return Err(data(format!("page {page} unpacks to {total} bytes, expected at most {plausible}")));
-        }
-        values = values.saturating_add(header.values);
-        if values > chunk.num_values() {
-            return Err(data(format!("its pages hold {values} values, expected {}", chunk.num_values())));
-        }
-        at += header.length + header.compressed_bytes as usize;
-        page += 1;
-    }
-    Ok(())
-}
-
-/// A part of the file that was read into memory, addressed by file offset.
-struct Window {
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Length for Window {
-    fn len(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-}
-
-impl ChunkReader for Window {
-    type T = bytes::buf::Reader<Bytes>;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        let at = usize::try_from(start.wrapping_sub(self.start)).unwrap_or(usize::MAX);
-        if at > self.bytes.len() {
-            return Err(general(format!("offset {start} lies outside of the column")));
-        }
-        Ok(self.bytes.slice(at..).reader())
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let rest = self.get_read(start)?.into_inner();
-        if length > rest.len() {
-            return Err(general(format!("{length} bytes at offset {start} reach outside of the column")));
-        }
-        Ok(rest.slice(..length))
-    }
-}
-
-/// Refuses pages whose contents claim more values than the bytes can hold, before the crate's decoders reserve memory for them.
-struct CheckedPages {
-    pages: Box<dyn PageReader>,
-    rep: bool,
-    def: bool,
-}
-
-impl CheckedPages {
-    fn check(&self, page: &Page) -> ParquetResult<()> {
-        if let Page::DictionaryPage { buf, num_values, .. } = page {
-            // A value takes at least one byte, whatever its type.
-            if *num_values as usize > buf.len() {
-                return Err(general(format!("a dictionary of {} bytes claims {num_values} values", buf.len())));
-            }
-            return Ok(());
-        }
-        let encoding = page.encoding();
-        let delta = [Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY];
-        if !delta.contains(&encoding) {
-            return Ok(());
-        }
-        let limit = u64::from(page.num_values());
-        let wrong = || general("a page of differences is damaged".to_string());
-        let values = self.values(page).ok_or_else(wrong)?;
-        let (count, length) = delta_run(values).ok_or_else(wrong)?;
-        let second = match encoding {
-            Encoding::DELTA_BYTE_ARRAY => delta_run(&values[length..]).ok_or_else(wrong)?.0,
-            _ => 0,
-        };
-        if count > limit || second > limit {
-            return Err(general(format!("a page of {limit} values claims {}", count.max(second))));
-        }
-        Ok(())
-    }
-
-    /// The bytes behind the levels.
-    fn values<'a>(&self, page: &'a Page) -> Option<&'a [u8]> {
-        let bytes: &[u8] = page.buffer();
-        match page {
-            Page::DataPageV2 { rep_levels_byte_len, def_levels_byte_len, .. } => {
-                bytes.get((*rep_levels_byte_len as usize).checked_add(*def_levels_byte_len as usize)?..)
-            }
-            _ => {
-                let mut at = 0usize;
-                for present in [self.rep, self.def] {
-                    if present {
-                        let length: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
-                        at = at.checked_add(4)?.checked_add(u32::from_le_bytes(length) as usize)?;
-                    }
-                }
-                bytes.get(at..)
-            }
-        }
-    }
-}
-
-impl Iterator for CheckedPages {
-    type Item = ParquetResult<Page>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.get_next_page().transpose()
-    }
-}
-
-impl PageReader for CheckedPages {
-    fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
-        let page = self.pages.get_next_page()?;
-        if let Some(page) = &page {
-            self.check(page)?;
-        }
-        Ok(page)
-    }
-
-    fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
-        self.pages.peek_next_page()
-    }
-
-    fn skip_next_page(&mut self) -> ParquetResult<()> {
-        self.pages.skip_next_page()
-    }
-
-    fn at_record_boundary(&mut self) -> ParquetResult<bool> {
-        self.pages.at_record_boundary()
-    }
 }
 
 /// A decoded leaf: levels of every entry (none where their maximum is 0) and the values that are not null.
@@ -581,53 +411,4 @@ fn expect_length(node: &Node, column: &Column, expected: usize) -> Result<(), Er
 fn too_large(what: &str) -> Error {
     let message = format!("{what} of one row group need more than 2^31 - 1 offsets, expected smaller row groups");
     Error::new(STATUS_UNSUPPORTED, message)
-}
-
-fn data(message: impl Into<String>) -> Error {
-    Error::new(STATUS_DATA, message)
-}
-
-fn general(message: String) -> ParquetError {
-    ParquetError::General(message)
-}
-
-fn foreign(error: ParquetError) -> Error {
-    Error::new(status_of(&error), plain(&error))
-}
-
-fn status_of(error: &ParquetError) -> i32 {
-    if matches!(error, ParquetError::NYI(_)) { STATUS_UNSUPPORTED } else { STATUS_DATA }
-}
-
-/// The crate's message without its prefix and on one line.
-fn plain(error: &ParquetError) -> String {
-    let text = match error {
-        ParquetError::General(text) | ParquetError::NYI(text) | ParquetError::EOF(text) => text.clone(),
-        other => other.to_string(),
-    };
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-thread_local! {
-    static SHIELDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `body` on foreign bytes: its errors get `context` in front, and a panic of the crate becomes status DATA without a message on
-/// the terminal.
-pub fn shielded<T>(context: &str, body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let earlier = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !SHIELDED.get() {
-                earlier(info);
-            }
-        }));
-    });
-    SHIELDED.set(true);
-    let result = catch_unwind(AssertUnwindSafe(body));
-    SHIELDED.set(false);
-    result
-        .unwrap_or_else(|payload| Err(data(format!("its bytes are damaged ({})", panic_text(&*payload)))))
-        .map_err(|e| Error::new(e.status, format!("{context}: {}", e.message)))
 }
