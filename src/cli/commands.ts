@@ -30,6 +30,18 @@ export const COMMANDS: readonly Command[] = [
     },
   }),
   command({
+    name: "data world",
+    summary: 'writes the small world that "run tiny" trains on: stories, facts, questions, arithmetic, spelling, dates',
+    flags: {
+      seed: int(1, { help: "another seed, other texts about the same world", check: atLeast(0) }),
+      "train-documents": int(30_000, { help: "documents of about 460 characters", check: atLeast(1) }),
+      "val-documents": int(2_500, { help: "documents kept for validation", check: atLeast(1) }),
+    },
+    run: async ({ values, terminal }) => {
+      await (await import("./run_command.ts")).writeWorld({ ...values, terminal });
+    },
+  }),
+  command({
     name: "data stats",
     summary: "counts what shards hold: documents, characters, sizes, lengths",
     positional: [{ name: "FOLDER", help: "folder of shards; without it the base folder's", optional: true }],
@@ -85,6 +97,34 @@ export const COMMANDS: readonly Command[] = [
     flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR },
     stoppable: true,
     run: async (invocation) => await (await import("./train_command.ts")).train(invocation),
+  }),
+  command({
+    name: "eval bpb",
+    summary: "measures bits per byte of a model on training and validation text, and shows samples",
+    flags: {
+      ...MODEL,
+      "device-batch-size": int(32, { help: "rows of a batch", check: atLeast(1) }),
+      "split-tokens": int(20 * 524288, {
+        help: "size of each split, cut to whole batches",
+        unit: "tokens",
+        check: atLeast(1),
+      }),
+      markov: bool(false, { help: "also measures a Markov model of two bytes on the same text" }),
+      ...COMPUTE,
+      ...DATA_DIR,
+    },
+    run: async ({ values, terminal }) => {
+      await (await import("./run_command.ts")).evalBpb(values, terminal);
+    },
+  }),
+  command({
+    name: "run",
+    summary: "goes through a whole recipe; a finished stage is not repeated",
+    positional: [{ name: "NAME", help: "recipe: tiny" }],
+    flags: { "dry-run": bool(false, { help: "prints the commands of the stages and ends" }) },
+    stoppable: true,
+    run: async ({ positional, values: { baseDir, dryRun }, stop, terminal }) =>
+      await (await import("./run_command.ts")).run(positional[0], { baseDir, dryRun, stop, terminal }),
   }),
   command({
     name: "chat",

@@ -1,29 +1,11 @@
-/**
- * What `nanochat eval bpb` measures of a model (nanochat/base_loss.py): bits per byte of both splits from their beginning, and greedy
- * samples from fixed prompts.
- */
+/** What `nanochat eval bpb` measures (nanochat/base_loss.py): bits per byte of both splits from their beginning, and a yardstick. */
 import { DataLoader } from "../data/dataloader.ts";
 import { documents, type Split, type SplitName } from "../data/dataset.ts";
 import type { Log } from "../data/log.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
-import type { Engine, EngineTokenizer } from "../engine/engine.ts";
 import type { GPT } from "../model/gpt.ts";
 import { LossEvaluator } from "./loss_eval.ts";
 import { Markov2 } from "./markov.ts";
-
-/** The reference's prompts (base_train.py, base_loss.py). */
-export const SAMPLE_PROMPTS = [
-  "The capital of France is",
-  "The chemical symbol of gold is",
-  "If yesterday was Friday, then tomorrow will be",
-  "The opposite of hot is",
-  "The planets of the solar system are:",
-  "My favorite color is",
-  "If 5*x + 3 = 13, then x is",
-] as const;
-
-/** Tokens that a sample adds to its prompt. */
-export const SAMPLE_TOKENS = 16;
 
 /** Sizes of an evaluation. */
 export interface BpbOptions {
@@ -67,29 +49,6 @@ export async function evaluateBpb(
   return result;
 }
 
-/** Continues prompts greedily; returns each prompt with its continuation, special tokens left out. */
-export async function samplePrompts(
-  engine: Engine,
-  { prompts = SAMPLE_PROMPTS, maxTokens = SAMPLE_TOKENS }: { prompts?: readonly string[]; maxTokens?: number } = {},
-): Promise<string[]> {
-  const { tokenizer, model } = engine;
-  const samples: string[] = [];
-  for (const prompt of prompts) {
-    const ids = [tokenizer.encodeSpecial("<|bos|>"), ...Array.from(tokenizer.encode(prompt))];
-    const room = Math.min(maxTokens, model.contextLen - ids.length);
-    if (room < 1) samples.push(prompt);
-    else {
-      const { sequences: [sequence] } = await engine.generateBatch(ids, { maxTokens: room, temperature: 0 });
-      samples.push(decodeAfterBos(tokenizer, sequence));
-    }
-  }
-  return samples;
-}
-
-function decodeAfterBos(tokenizer: EngineTokenizer, sequence: readonly number[]): string {
-  return tokenizer.decode(sequence.slice(1));
-}
-
 /** Measures bits per byte of a byte-level Markov model of order 2 over the same splits: the yardstick beside a trained model's figure. */
 export async function evaluateMarkov2(files: Split, log: Log): Promise<number> {
   const model = new Markov2();
@@ -100,6 +59,7 @@ export async function evaluateMarkov2(files: Split, log: Log): Promise<number> {
   }
   let bits = 0;
   let bytes = 0;
+  log.progress({ label: "Counting byte triples", done: read, total: read });
   for await (const group of documents(files.val)) {
     for (const text of group) {
       const measured = model.measure(text);

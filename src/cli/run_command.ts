@@ -1,0 +1,88 @@
+/** `nanochat run`, `nanochat data world` and `nanochat eval bpb`: recipes and the stages that they are made of. */
+import { writeWorldShards } from "../../tasks/world_shards.ts";
+import { chooseData, entries, foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import { listShards, splitShards } from "../data/dataset.ts";
+import { LoadedModel } from "../engine/load.ts";
+import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
+import { commandLine, RECIPES } from "../train/recipes.ts";
+import { runRecipe } from "../train/run.ts";
+import { sampleTexts } from "../train/samples.ts";
+import type { Terminal } from "./progress.ts";
+import { EXIT } from "./signals.ts";
+
+/** Runs a recipe, or prints its commands. */
+export async function run(
+  name: string,
+  { baseDir, dryRun, stop, terminal }: { baseDir?: string; dryRun: boolean; stop: AbortSignal; terminal: Terminal },
+): Promise<number> {
+  const base = resolveBaseDir(baseDir);
+  if (dryRun && RECIPES[name]) {
+    for (const stage of RECIPES[name].stages) terminal.result(commandLine(stage, foldersOf(base, name).root));
+    return EXIT.DONE;
+  }
+  const result = (text: string, object?: unknown) => terminal.result(text, object);
+  const { stopped } = await runRecipe(name, { base, log: terminal, stop, result });
+  if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
+  return stopped ? EXIT.STOPPED : EXIT.DONE;
+}
+
+/** Writes the small world as shards. */
+export async function writeWorld(
+  options: { baseDir?: string; seed: number; trainDocuments: number; valDocuments: number; terminal: Terminal },
+): Promise<void> {
+  const { data } = foldersOf(resolveBaseDir(options.baseDir));
+  const foreign = entries(data).filter(({ name }) => name.endsWith(".parquet"));
+  if (foreign.length > 0) {
+    throw new Error(`Cannot write the small world into "${data}": it holds ${foreign.length} shards, expected none`);
+  }
+  const characters = await writeWorldShards(data, options, options.terminal);
+  options.terminal.result(`Wrote ${characters} characters to "${data}"`, { characters, folder: data });
+}
+
+/** Flags of `eval bpb`. */
+export interface EvalBpbFlags {
+  readonly baseDir?: string;
+  readonly dataDir?: string;
+  readonly source: Stage | "";
+  readonly modelTag?: string;
+  readonly step: number;
+  readonly deviceBatchSize: number;
+  readonly splitTokens: number;
+  readonly markov: boolean;
+  readonly deviceType: "cpu" | "cuda" | "";
+  readonly threads: number;
+  readonly dtype: string;
+}
+
+/** Measures bits per byte of a model on both splits and shows samples. */
+export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<void> {
+  const base = resolveBaseDir(flags.baseDir);
+  const { deviceType, threads, dtype, deviceBatchSize: B, splitTokens } = flags;
+  using loaded = await LoadedModel.open(base, {
+    ...{ deviceType, threads, dtype, log: terminal },
+    source: flags.source || undefined,
+    tag: flags.modelTag,
+    step: flags.step < 0 ? undefined : flags.step,
+  });
+  terminal.info(loaded.chosen.why);
+  const files = splitShards(listShards(dataFolder(base, { given: flags.dataDir, run: loaded.chosen.run })));
+  const bpb = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });
+  const figures: Record<string, number> = { train_bpb: bpb.train!, val_bpb: bpb.val! };
+  if (flags.markov) figures.markov2_bpb = await evaluateMarkov2(files, terminal);
+  await loaded.verified;
+  const samples = await sampleTexts(loaded.model, { tokenizer: loaded.tokenizer });
+  for (const { prompt, text } of samples) terminal.result(`${prompt}${text}`, { prompt, sample: text });
+  terminal.result(
+    Object.entries(figures).map(([name, value]) => `${name.padEnd(12)} ${value.toFixed(6)}`).join("\n"),
+    figures,
+  );
+}
+
+/** The data that belongs to a model: the folder given, that of its run, or what any command would take. */
+function dataFolder(base: string, { given, run }: { given?: string; run?: string }): string {
+  if (given === undefined && run !== undefined) {
+    const { data } = foldersOf(base, run);
+    if (entries(data).some(({ name }) => name.endsWith(".parquet"))) return data;
+  }
+  return chooseData(base, given).folder;
+}
