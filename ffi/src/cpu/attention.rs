@@ -287,8 +287,8 @@ fn forward<E: Element>(
     let tiles = shape.T.div_ceil(TILE);
     cx.enqueue("nc_attention_fwd", move || {
         pieces(shape.B * shape.H * tiles, 1, |piece, _| {
-            // The last tiles see the most keys: they come first, so that no thread ends with a long one.
-            let (tile, head) = (tiles - 1 - piece / (shape.B * shape.H), piece % (shape.B * shape.H));
+            // Tiles of one head follow each other, so that its keys stay in the cache; those that see the most keys come first.
+            let (head, tile) = (piece / tiles, tiles - 1 - piece % tiles);
             let (b, h) = (head / shape.H, head % shape.H);
             let task = Task {
                 shape: &shape,

@@ -350,13 +350,13 @@ fn backward<E: Element>(
             });
             return;
         }
-        // Long tasks first: late queries see many keys, early keys are seen by many queries.
+        // Of a head, long tasks first: late queries see many keys, early keys are seen by many queries.
         pieces(B * H * tiles, 1, |piece, _| {
-            let (i, b, h) = (tiles - 1 - piece / (B * H), piece / H % B, piece % H);
+            let (i, b, h) = (tiles - 1 - piece % tiles, piece / tiles / H, piece / tiles % H);
             unsafe { Task { heads: h..h + 1, queries: tile(i), keys: 0..tile(i).end, dkv: false, ..task(b) }.run() };
         });
         pieces(B * G * tiles, 1, |piece, _| {
-            let (i, b, g) = (piece / (B * G), piece / G % B, piece % G);
+            let (i, b, g) = (piece % tiles, piece / tiles / G, piece / tiles % G);
             let (heads, keys) = (g * group..(g + 1) * group, tile(i));
             unsafe { Task { heads, queries: keys.start..T, keys, dq: false, ..task(b) }.run() };
         });
