@@ -96,7 +96,7 @@ export class Tokenizer implements Disposable {
   readonly #offsets: Int32Array<ArrayBuffer>;
   readonly #utf8 = new TextEncoder();
   readonly #count = new Int32Array(1);
-  #ids = new Int32Array(1024);
+  readonly #places = new Int32Array(1 << 14);
   #sha256: string | undefined;
 
   private constructor(
@@ -233,10 +233,9 @@ export class Tokenizer implements Disposable {
   /** Encodes one text at once; for many or long texts {@link encodeBatch} uses all threads and leaves the event loop free. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     const bytes = this.#utf8.encode(text);
-    if (bytes.length > this.#ids.length) this.#ids = new Int32Array(2 * bytes.length);
-    const length = BigInt(bytes.length);
-    this.#nc.bpe_encode_text(this.#ctx, this.#ids, this.#count, this.handle, bytes, length);
-    const ids = Array.from(this.#ids.subarray(0, this.#count[0]));
+    const places = bytes.length <= this.#places.length ? this.#places : new Int32Array(bytes.length);
+    this.#nc.bpe_encode_text(this.#ctx, places, this.#count, this.handle, bytes, BigInt(bytes.length));
+    const ids = Array.from(places.subarray(0, this.#count[0]));
     if (options.prepend !== undefined) ids.unshift(this.#id(options.prepend));
     if (options.append !== undefined) ids.push(this.#id(options.append));
     return ids;
@@ -287,11 +286,15 @@ export class Tokenizer implements Disposable {
    * @throws {RangeError} where an id is not in the vocabulary.
    */
   decodeBytes(ids: ArrayLike<number>): Uint8Array<ArrayBuffer> {
-    const list = ids instanceof Int32Array ? new Int32Array(ids) : Int32Array.from(ids);
+    const list = ids instanceof Int32Array ? ids : Int32Array.from(ids, (id) => this.#checked(id));
+    const offsets = this.#offsets;
     let size = 0;
-    for (const id of list) size += this.#offsets[this.#checked(id) + 1] - this.#offsets[id];
+    for (let i = 0; i < list.length; i++) size += offsets[list[i] + 1] - offsets[list[i]];
+    // An id outside the table makes the sum NaN, so that one test behind the loop is enough.
+    if (Number.isNaN(size)) list.forEach((id) => this.#checked(id));
     const text = new Uint8Array(size);
-    this.#nc.bpe_decode(this.#ctx, text, this.handle, list, BigInt(size), BigInt(list.length));
+    const memory = list as Int32Array<ArrayBuffer>;
+    this.#nc.bpe_decode(this.#ctx, text, this.handle, memory, BigInt(size), BigInt(list.length));
     return text;
   }
 

@@ -4,6 +4,7 @@ import { join } from "@std/path";
 import { splitTexts } from "../../dev/parity/tokenizer.ts";
 import { listShards, openShard, splitShards } from "../data/dataset.ts";
 import { SPLIT_PATTERN, type TextColumn, Tokenizer } from "../data/tokenizer.ts";
+import { parseRanks, PUBLISHED, publishedTokenizer } from "../interop/tiktoken.ts";
 import { trainTokenizer } from "./tok_train.ts";
 
 const root = Deno.env.get("NANOCHAT_DATA");
@@ -22,11 +23,9 @@ async function rows<T>(file: string): Promise<T[]> {
   return (await gunzip(file)).trim().split("\n").map((line) => JSON.parse(line));
 }
 
-/** Tokens of a file of `base64 rank` lines. */
+/** Tokens of a gzip file of ranks. */
 async function ranks(file: string): Promise<Uint8Array[]> {
-  const lines = (await gunzip(file)).trim().split("\n").map((line) => line.split(" "));
-  assert(lines.every(([_, rank], i) => Number(rank) === i), "ranks in order");
-  return lines.map(([token]) => Uint8Array.fromBase64(token));
+  return parseRanks(await gunzip(file));
 }
 
 /** Compares ids of all rows, one by one and as a batch. */
@@ -86,8 +85,8 @@ Deno.test({
   ignore: !present,
   fn: async () => {
     const { gpt2 } = JSON.parse(Deno.readTextFileSync(path("tokenizer/patterns.json")));
-    const tokens = await ranks(path("tokenizer/gpt2/gpt2.tiktoken.gz"));
-    using tokenizer = await Tokenizer.fromParts({ pattern: gpt2, tokens, specials: { "<|endoftext|>": 50256 } });
+    assertEquals(PUBLISHED.gpt2.pattern, gpt2);
+    using tokenizer = await publishedTokenizer("gpt2", await gunzip(path("tokenizer/gpt2/gpt2.tiktoken.gz")));
     await checkVectors(tokenizer, path("tokenizer/gpt2/encode_vectors.jsonl.gz"));
   },
 });
@@ -113,13 +112,12 @@ Deno.test({
     const [{ docs, bytes, tokens_gpt2, tokens_pretrain_32768 }] = JSON.parse(
       Deno.readTextFileSync(path("tokenizer/token_counts.json")),
     );
-    const { gpt2 } = JSON.parse(Deno.readTextFileSync(path("tokenizer/patterns.json")));
     using shard = openShard(splitShards(listShards(path("pretrain"))).val[0]);
     const column = await shard.readBytes(0);
     assertEquals([column.length, column.offsets.at(-1)! - column.offsets[0]], [docs, bytes]);
     for (
       const [pattern, file, count] of [
-        [gpt2, "gpt2/gpt2.tiktoken.gz", tokens_gpt2],
+        [PUBLISHED.gpt2.pattern, "gpt2/gpt2.tiktoken.gz", tokens_gpt2],
         [SPLIT_PATTERN, "rustbpe_pretrain_32768/ranks.tiktoken.gz", tokens_pretrain_32768],
       ]
     ) {
