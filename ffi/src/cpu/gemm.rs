@@ -8,8 +8,8 @@
 //! (inference is batch-invariant) nor on the number of threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::cpu::gemm_epilogue::{Epilogue, Output, finish};
-use crate::cpu::gemm_kernel::{TILE_ELEMENTS, Tile, Unit, kernel, panels_at_once, tile};
+use crate::cpu::gemm_epilogue::{Epilogue, Output, expect, finish};
+use crate::cpu::gemm_kernel::{Tile, Unit, kernel, panels_at_once, tile};
 use crate::cpu::gemm_pack::{Source, pack};
 use crate::cpu::isa::{Isa, isa};
 use rayon::prelude::*;
@@ -178,10 +178,10 @@ pub unsafe fn product(isa: Isa, product: &Product) {
     }
     let (unit, tile) = (unit(isa, [a.dtype, b_dtype]), tile(isa));
     let units = k.div_ceil(unit.depth());
-    let direct = c.dtype == DTYPE_F32 && epilogue.is_plain();
-    // Sums that cannot be collected in C stay with their task, unless k needs several passes.
-    let pass = if direct || units > 2 * PASS { PASS } else { 2 * PASS };
-    let kept = !direct && units > pass;
+    // Several passes collect their sums in C where its elements are plain f32 sums, else in memory of their own.
+    let plain = c.dtype == DTYPE_F32 && epilogue.is_plain();
+    let pass = if plain || units > 2 * PASS { PASS } else { 2 * PASS };
+    let kept = !plain && units > pass;
     let (tall, wide) = (m.div_ceil(tile.mr), n.div_ceil(tile.nr));
     let mut chunk = B_BLOCK / (units.clamp(1, pass) * tile.nr);
     if kept {
@@ -213,7 +213,7 @@ pub unsafe fn product(isa: Isa, product: &Product) {
                 isa,
                 unit,
                 tile,
-                direct,
+                plain,
                 kept,
                 panels: panels.clone(),
                 units: from..to,
@@ -239,7 +239,7 @@ struct Pass<'a> {
     isa: Isa,
     unit: Unit,
     tile: Tile,
-    direct: bool,
+    plain: bool,
     kept: Option<(Shared<f32>, usize)>,
     panels: Range<usize>,
     units: Range<usize>,
@@ -292,6 +292,13 @@ impl Pass<'_> {
             let (from, to) = (self.units.start, self.units.end);
             pack(self.isa, self.unit, mr, packed, mr * depth, &source, rows.clone(), from, to);
         }
+        // Where a pass is one block deep, f32 sums go straight to C.
+        let direct = self.plain && depth <= DEPTH;
+        let more = self.units.start > 0;
+        let epilogue = match epilogue {
+            Epilogue::Plain { accumulate } if self.plain => Epilogue::Plain { accumulate: accumulate || more },
+            other => other,
+        };
         let mut j = group.start;
         while j < group.end {
             let count = if group.end - j >= at_once { at_once } else { 1 };
@@ -299,44 +306,45 @@ impl Pass<'_> {
             let mut start = 0;
             loop {
                 let end = depth.min(start + DEPTH);
+                let ends = end == depth;
+                // SAFETY: the panels of the group are packed.
+                let panel = |j: usize| unsafe { self.b.get().add((j - self.panels.start) * self.b_stride) };
+                let b = panel(j).wrapping_add(start * nr);
+                let next = if ends { panel((j + count).min(group.end - 1)) } else { b.wrapping_add(DEPTH * nr) };
                 for i in rows.clone() {
                     let height = mr.min(m - i * mr);
                     if self.product.symmetric && (j + count) * nr <= i * mr {
                         continue;
                     }
-                    let first = self.units.start + start == 0;
                     let run = kernel(self.isa, self.unit, height, count);
+                    // The first kernels of a column bring the next block of B closer, one line of 16 units with each unit.
+                    let ahead = next.wrapping_add((i - rows.start) * (end - start) * 16).cast_const();
                     // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
                     unsafe {
                         let a = packed.add((i - rows.start) * mr * depth + start * mr);
-                        let b = self.b.get().add((j - self.panels.start) * self.b_stride + start * nr);
-                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add);
-                        if self.direct {
-                            let add = !first || matches!(epilogue, Epilogue::Plain { accumulate: true });
-                            let y = c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr);
-                            if columns == count * nr {
-                                run(y, c.ld, add);
-                            } else {
-                                let mut sums = [0f32; TILE_ELEMENTS];
-                                run(sums.as_mut_ptr(), count * nr, false);
-                                let epilogue = Epilogue::Plain { accumulate: add };
-                                let (i, j) = ((i * mr, height), (j * nr, columns));
-                                finish(self.isa, &epilogue, &c, sums.as_ptr(), count * nr, i, j);
+                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add, ahead);
+                        if ends {
+                            expect(&c, (i * mr, height), (j * nr, columns));
+                        }
+                        if direct && columns == count * nr {
+                            let add = matches!(epilogue, Epilogue::Plain { accumulate: true });
+                            run(c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr), c.ld, add);
+                            continue;
+                        }
+                        let (sums, ld, add) = match self.kept {
+                            Some((sums, ld)) => {
+                                (sums.get().add(i * mr * ld + (j - self.panels.start) * nr), ld, more || start > 0)
                             }
-                        } else {
-                            let (sums, ld) = match self.kept {
-                                Some((sums, ld)) => (sums.get().add(i * mr * ld + (j - self.panels.start) * nr), ld),
-                                None => (own_sums.add((i - rows.start) * mr * sums_ld), sums_ld),
-                            };
-                            run(sums, ld, !first);
-                            if self.last && end == depth {
-                                finish(self.isa, &epilogue, &c, sums, ld, (i * mr, height), (j * nr, columns));
-                            }
+                            None => (own_sums.add((i - rows.start) * mr * sums_ld), sums_ld, start > 0),
+                        };
+                        run(sums, ld, add);
+                        if ends && (self.last || self.plain) {
+                            finish(self.isa, &epilogue, &c, sums, ld, (i * mr, height), (j * nr, columns));
                         }
                     }
                 }
                 start = end;
-                if end == depth {
+                if ends {
                     break;
                 }
             }

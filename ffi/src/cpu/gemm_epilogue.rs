@@ -3,6 +3,8 @@
 use crate::abi::DTYPE_F32;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 
 /// From sums h to elements c. Pointers address element (0, 0) of matrices with C's dtype and row stride.
 #[derive(Clone, Copy, Debug)]
@@ -74,17 +76,30 @@ pub unsafe fn finish(
     (i0, rows): (usize, usize),
     (j0, columns): (usize, usize),
 ) {
-    for i in 0..rows {
-        // SAFETY: by contract.
-        unsafe {
-            let at = (i0 + i) * output.ld + j0;
-            let sums = sums.add(i * ld);
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => avx512(epilogue, output, sums, at, columns),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2(epilogue, output, sums, at, columns),
-                _ => any(epilogue, output, sums, at, columns),
+    let at = i0 * output.ld + j0;
+    // SAFETY: by contract.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => avx512(epilogue, output, sums, ld, at, rows, columns),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2(epilogue, output, sums, ld, at, rows, columns),
+            _ => any(epilogue, output, sums, ld, at, rows, columns),
+        }
+    }
+}
+
+/// Brings the lines of C[i0.., j0..] (rows, columns) closer, because they are about to be written.
+#[inline(always)]
+pub fn expect(output: &Output, (i0, rows): (usize, usize), (j0, columns): (usize, usize)) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let size = if output.dtype == DTYPE_F32 { 4 } else { 2 };
+        for i in i0..i0 + rows {
+            let row = output.ptr.wrapping_add((i * output.ld + j0) * size);
+            for line in (0..columns * size).step_by(64) {
+                // SAFETY: a prefetch has no effect that a program can see.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(line).cast()) };
             }
         }
     }
@@ -92,26 +107,31 @@ pub unsafe fn finish(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn avx512(epilogue: &Epilogue, output: &Output, sums: *const f32, at: usize, columns: usize) {
+unsafe fn avx512(e: &Epilogue, output: &Output, sums: *const f32, ld: usize, at: usize, rows: usize, columns: usize) {
     // SAFETY: by the contract of `finish`.
-    unsafe { any(epilogue, output, sums, at, columns) }
+    unsafe { any(e, output, sums, ld, at, rows, columns) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(epilogue: &Epilogue, output: &Output, sums: *const f32, at: usize, columns: usize) {
+unsafe fn avx2(e: &Epilogue, output: &Output, sums: *const f32, ld: usize, at: usize, rows: usize, columns: usize) {
     // SAFETY: by the contract of `finish`.
-    unsafe { any(epilogue, output, sums, at, columns) }
+    unsafe { any(e, output, sums, ld, at, rows, columns) }
 }
 
 #[inline(always)]
-unsafe fn any(epilogue: &Epilogue, output: &Output, sums: *const f32, at: usize, columns: usize) {
-    // SAFETY: by the contract of `finish`.
-    unsafe {
-        if output.dtype == DTYPE_F32 {
-            row::<f32>(epilogue, output.ptr.cast(), sums, at, columns);
-        } else {
-            row::<u16>(epilogue, output.ptr.cast(), sums, at, columns);
+unsafe fn any(e: &Epilogue, output: &Output, sums: *const f32, ld: usize, at: usize, rows: usize, columns: usize) {
+    for i in 0..rows {
+        // SAFETY: by the contract of `finish`.
+        unsafe {
+            let (at, sums) = (at + i * output.ld, sums.add(i * ld));
+            match (output.dtype == DTYPE_F32, columns) {
+                // A full tile of the widest kernels: a constant length makes straight vector code.
+                (true, 32) => row::<f32>(e, output.ptr.cast(), sums, at, 32),
+                (false, 32) => row::<u16>(e, output.ptr.cast(), sums, at, 32),
+                (true, _) => row::<f32>(e, output.ptr.cast(), sums, at, columns),
+                (false, _) => row::<u16>(e, output.ptr.cast(), sums, at, columns),
+            }
         }
     }
 }

@@ -41,14 +41,12 @@ pub fn tile(isa: Isa) -> Tile {
     }
 }
 
-/// No kernel writes more elements: fewer rows go with more panels.
-pub const TILE_ELEMENTS: usize = 12 * 32;
-
-/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc).
+/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead): the line at
+/// `ahead` and, with every unit, the next one are brought closer; any address will do.
 ///
 /// # Safety
 /// The CPU has the instruction set; panels and acc have the elements that the tile shape covers.
-pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool);
+pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool, *const u32);
 
 /// How many B panels a kernel for `rows` rows can take at once: the fewer the rows, the more panels are in flight, because few rows
 /// are bound by the memory that the panels stream from.
@@ -105,6 +103,7 @@ unsafe fn portable<const R: usize, const P: usize>(
     acc: *mut f32,
     ld: usize,
     add: bool,
+    _ahead: *const u32,
 ) {
     const MR: usize = 4;
     const NR: usize = 8;
@@ -144,6 +143,7 @@ macro_rules! vector_kernel {
             acc: *mut f32,
             ld: usize,
             add: bool,
+            mut ahead: *const u32,
         ) {
             let mut sums = [[[$zero(); 2]; P]; R];
             // SAFETY: by the contract of `Kernel`.
@@ -161,6 +161,8 @@ macro_rules! vector_kernel {
                             sums[1] = $multiply(sums[1], x, line[1]);
                         }
                     }
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    ahead = ahead.wrapping_add(16);
                     a = a.add($mr);
                     b = b.add(2 * $lanes);
                 }

@@ -10,6 +10,8 @@ pub mod embedding;
 pub mod gemm;
 pub mod gemm_epilogue;
 pub mod gemm_kernel;
+#[cfg(target_arch = "x86_64")]
+mod gemm_lanes;
 pub mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
