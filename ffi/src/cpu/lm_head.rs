@@ -1,0 +1,468 @@
+//! The head of the model, shared by the loss and the scores: logits of `chunk` rows at a time, soft cap, softmax, gradient of a row.
+//!
+//! h = x w^T (rows, V); l = cap * tanh(h / cap); p = softmax(l) (nanochat/gpt.py, forward).
+//! In bf16 h is rounded to bf16 once, everything up to dh is f32, and dh is bf16 for the products that follow.
+//! Every row is computed from its own logits in a fixed order, so it does not depend on its neighbours, the chunks or the threads.
+
+use crate::abi::{DTYPE_BF16, DTYPE_F32, STATUS_DATA};
+use crate::context::{Context, Memory, count, element_bytes};
+use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
+use crate::cpu::gemm::{View, gemm};
+use crate::cpu::isa::by_isa;
+use crate::cpu::math::{exp, tanh};
+use crate::guard::{Error, Result};
+use std::ffi::c_void;
+use std::ops::Range;
+
+/// Spare bytes at the end of the caller's scratch.
+pub(super) const SCRATCH_SPARE: usize = 64 << 10;
+const LANES: usize = 32;
+/// Elements whose sum is kept in f32 before it joins the f64 total.
+const SUM_BLOCK: usize = 1024;
+
+#[inline(always)]
+fn cap_logit(h: f32, cap: f32, inverse: f32) -> f32 {
+    cap * tanh(h * inverse)
+}
+
+/// Keeps the larger number lane by lane: a loop over one running maximum would not become vector code.
+#[inline(always)]
+fn raise(largest: &mut [f32; LANES], l: &[f32]) {
+    for (largest, &l) in largest.iter_mut().zip(l) {
+        *largest = if l > *largest { l } else { *largest };
+    }
+}
+
+by_isa! {
+    /// Turns raw logits into capped ones and gives the largest.
+    fn cap_row(l: &mut [f32], cap: f32) -> f32 {
+        let inverse = 1.0 / cap;
+        let mut largest = [-cap; LANES];
+        let (lines, rest) = l.as_chunks_mut::<LANES>();
+        for line in lines {
+            for l in line.iter_mut() {
+                *l = cap_logit(*l, cap, inverse);
+            }
+            raise(&mut largest, line);
+        }
+        for l in rest.iter_mut() {
+            *l = cap_logit(*l, cap, inverse);
+        }
+        raise(&mut largest, rest);
+        largest.into_iter().fold(-cap, f32::max)
+    }
+}
+
+by_isa! {
+    /// As `cap_row`, from bf16.
+    fn cap_row_bf16(l: &mut [f32], h: &[u16], cap: f32) -> f32 {
+        for (l, &h) in l.iter_mut().zip(h) {
+            *l = f32_from_bf16(h);
+        }
+        cap_row(l, cap)
+    }
+}
+
+by_isa! {
+    /// sum_j e^(l_j - largest)
+    fn sum_exp(l: &[f32], largest: f32) -> f64 {
+        let mut total = 0.0;
+        for block in l.chunks(SUM_BLOCK) {
+            let mut sums = [0f32; LANES];
+            let (lines, rest) = block.as_chunks::<LANES>();
+            for line in lines {
+                for (sum, &l) in sums.iter_mut().zip(line) {
+                    *sum += exp(l - largest);
+                }
+            }
+            for (sum, &l) in sums.iter_mut().zip(rest) {
+                *sum += exp(l - largest);
+            }
+            total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+        }
+        total
+    }
+}
+
+by_isa! {
+    /// As `sum_exp`, and replaces l_j by e^(l_j - largest) * (1 - (l_j / cap)^2): dh but for a factor of the row.
+    fn sum_exp_and_bend(l: &mut [f32], largest: f32, cap: f32) -> f64 {
+        let inverse = 1.0 / cap;
+        let mut total = 0.0;
+        for block in l.chunks_mut(SUM_BLOCK) {
+            let mut sums = [0f32; LANES];
+            let (lines, rest) = block.as_chunks_mut::<LANES>();
+            for line in lines {
+                for (sum, l) in sums.iter_mut().zip(line) {
+                    let e = exp(*l - largest);
+                    *sum += e;
+                    *l = e * slope(*l, inverse);
+                }
+            }
+            for (sum, l) in sums.iter_mut().zip(rest) {
+                let e = exp(*l - largest);
+                *sum += e;
+                *l = e * slope(*l, inverse);
+            }
+            total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+        }
+        total
+    }
+}
+
+/// dl/dh of the soft cap.
+#[inline(always)]
+fn slope(l: f32, inverse: f32) -> f32 {
+    let t = l * inverse;
+    1.0 - t * t
+}
+
+by_isa! {
+    fn scale_row(dh: &mut [f32], factor: f32) {
+        for dh in dh {
+            *dh *= factor;
+        }
+    }
+}
+
+by_isa! {
+    /// As `scale_row`, from `bent` into bf16.
+    fn scale_row_bf16(dh: &mut [u16], bent: &[f32], factor: f32) {
+        for (dh, &bent) in dh.iter_mut().zip(bent) {
+            *dh = bf16_from_f32(factor * bent);
+        }
+    }
+}
+
+/// A row after the soft cap: its logits, the largest of them, sum_j e^(l_j - largest).
+pub(super) struct Row {
+    pub(super) l: &'static mut [f32],
+    pub(super) largest: f32,
+    pub(super) sum: f64,
+}
+
+impl Row {
+    /// -log p(id)
+    pub(super) fn loss(&self, id: usize) -> f32 {
+        negative_log(self.l[id], self.largest, self.sum)
+    }
+}
+
+/// -log p of a logit.
+fn negative_log(l: f32, largest: f32, sum: f64) -> f32 {
+    (f64::from(largest) - f64::from(l) + sum.ln()) as f32
+}
+
+/// The checked operands of both entries.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    pub(super) x: Memory<u8>,
+    pub(super) w: Memory<u8>,
+    pub(super) scratch: Memory<u8>,
+    pub(super) rows: usize,
+    pub(super) C: usize,
+    pub(super) V: usize,
+    pub(super) Vp: usize,
+    pub(super) chunk: usize,
+    pub(super) cap: f32,
+    pub(super) dtype: i32,
+}
+
+impl Head {
+    pub(super) fn new(
+        cx: &Context,
+        x: *mut c_void,
+        w: *mut c_void,
+        scratch: *mut c_void,
+        [rows, C, V, Vp, chunk]: [i32; 5],
+        cap: f32,
+        dtype_x: i32,
+        dtype_w: i32,
+    ) -> Result<Self> {
+        if dtype_x != dtype_w || (dtype_x != DTYPE_F32 && dtype_x != DTYPE_BF16) {
+            return Err(Error::invalid(format!(
+                "Cannot apply lm_head: x has dtype {dtype_x} and w {dtype_w}, expected both f32 or both bf16"
+            )));
+        }
+        if V < 1 || Vp < V || chunk < 1 {
+            return Err(Error::invalid(format!(
+                "Cannot apply lm_head: V = {V}, Vp = {Vp}, chunk = {chunk}, expected 1 <= V <= Vp and chunk >= 1"
+            )));
+        }
+        if !(cap > 0.0 && cap.is_finite()) {
+            return Err(Error::invalid(format!("Cannot apply lm_head: softcap is {cap}, expected a positive number")));
+        }
+        let bytes = count(&[chunk, Vp])?.saturating_mul(4 + element_bytes(dtype_x)?).saturating_add(SCRATCH_SPARE);
+        Ok(Head {
+            x: cx.tensor(x, count(&[rows, C])?, dtype_x, "x")?,
+            w: cx.tensor(w, count(&[Vp, C])?, dtype_w, "w")?,
+            scratch: cx.memory(scratch, bytes, "scratch")?,
+            rows: count(&[rows])?,
+            C: count(&[C])?,
+            V: V as usize,
+            Vp: Vp as usize,
+            chunk: chunk as usize,
+            cap,
+            dtype: dtype_x,
+        })
+    }
+
+    /// f32 logits of the chunk's row i; dh of an f32 model takes their place.
+    fn f32_row(&self, i: usize) -> &'static mut [f32] {
+        // SAFETY: the first chunk * Vp * 4 bytes of scratch, 64-byte aligned; one task at a time works on a row.
+        unsafe { std::slice::from_raw_parts_mut(self.scratch.as_ptr().cast::<f32>().add(i * self.Vp), self.V) }
+    }
+
+    /// The bf16 half of the scratch, behind the f32 logits.
+    fn bf16_area(&self) -> *mut u8 {
+        // SAFETY: inside scratch: the spare bytes cover the rounding.
+        unsafe { self.scratch.as_ptr().add((self.chunk * self.Vp * 4).next_multiple_of(64)) }
+    }
+
+    /// bf16 h of the chunk's row i; dh takes their place.
+    fn bf16_row(&self, i: usize) -> &'static mut [u16] {
+        // SAFETY: chunk * Vp * 2 bytes of the bf16 area belong to the rows; one task at a time works on a row.
+        unsafe { std::slice::from_raw_parts_mut(self.bf16_area().cast::<u16>().add(i * self.Vp), self.V) }
+    }
+
+    /// The area of h and dh.
+    pub(super) fn area(&self) -> *mut u8 {
+        if self.dtype == DTYPE_F32 { self.scratch.as_ptr() } else { self.bf16_area() }
+    }
+
+    pub(super) fn x_rows(&self, first: usize) -> View {
+        View::rows(self.x.get()[self.offset(first)..].as_ptr(), self.C, self.dtype)
+    }
+
+    pub(super) fn w_rows(&self) -> View {
+        View::rows(self.w.as_ptr(), self.C, self.dtype)
+    }
+
+    /// Byte offset of a row of x or dx.
+    pub(super) fn offset(&self, row: usize) -> usize {
+        row * self.C * if self.dtype == DTYPE_F32 { 4 } else { 2 }
+    }
+
+    /// h of `rows`, into the scratch.
+    pub(super) fn multiply(&self, rows: &Range<usize>) {
+        let (x, w) = (self.x_rows(rows.start), self.w_rows().transposed());
+        // SAFETY: rows <= chunk rows of scratch; operands are inside their checked memory.
+        unsafe { gemm(self.area(), self.dtype, self.Vp, x, w, rows.len(), self.V, self.C, false) }
+    }
+
+    /// Caps the chunk's row i; gives the logits and the largest.
+    fn cap(&self, i: usize) -> (&'static mut [f32], f32) {
+        let l = self.f32_row(i);
+        let largest =
+            if self.dtype == DTYPE_F32 { cap_row(l, self.cap) } else { cap_row_bf16(l, self.bf16_row(i), self.cap) };
+        (l, largest)
+    }
+
+    /// Caps the chunk's row i and sums its exponentials.
+    pub(super) fn row(&self, i: usize) -> Row {
+        let (l, largest) = self.cap(i);
+        let sum = sum_exp(l, largest);
+        Row { l, largest, sum }
+    }
+
+    /// Gives the loss of the chunk's row i and turns the row into dh.
+    pub(super) fn differentiate(&self, i: usize, target: usize, weight: f32) -> f32 {
+        let (l, largest) = self.cap(i);
+        let hit = l[target];
+        let sum = sum_exp_and_bend(l, largest, self.cap);
+        let share = (1.0 / sum) as f32;
+        let at_target = weight * (exp(hit - largest) * share - 1.0) * slope(hit, 1.0 / self.cap);
+        if self.dtype == DTYPE_F32 {
+            scale_row(l, weight * share);
+            l[target] = at_target;
+        } else {
+            let dh = self.bf16_row(i);
+            scale_row_bf16(dh, l, weight * share);
+            dh[target] = bf16_from_f32(at_target);
+        }
+        negative_log(hit, largest, sum)
+    }
+
+    /// Zeroes dh of the chunk's row i.
+    pub(super) fn clear(&self, i: usize) {
+        if self.dtype == DTYPE_F32 { self.f32_row(i).fill(0.0) } else { self.bf16_row(i).fill(0) }
+    }
+
+    /// Calls `work` for chunks that begin and end with an active row; rows between chunks are inactive.
+    pub(super) fn chunks(&self, active: impl Fn(usize) -> bool, mut work: impl FnMut(Range<usize>)) {
+        let mut next = 0;
+        while let Some(first) = (next..self.rows).find(|&row| active(row)) {
+            let end = self.rows.min(first + self.chunk);
+            let last = (first..end).rfind(|&row| active(row)).unwrap_or(first);
+            work(first..last + 1);
+            next = end;
+        }
+    }
+}
+
+/// Targets of the rows: ids below V, or -1 for a row without one.
+#[derive(Clone, Copy)]
+pub(super) struct Targets(pub(super) Memory<i32>);
+
+impl Targets {
+    /// Ends the job unless every target is an id or -1.
+    pub(super) fn check(self, V: usize) {
+        if let Some((row, id)) =
+            self.0.get().iter().enumerate().find(|&(_, &id)| id < -1 || (id >= 0 && id as usize >= V))
+        {
+            let message = format!("Cannot compute the loss: target {row} is {id}, expected -1 or an id below {V}");
+            Error::new(STATUS_DATA, message).fail();
+        }
+    }
+
+    pub(super) fn of(self, row: usize) -> Option<usize> {
+        usize::try_from(self.0.get()[row]).ok()
+    }
+}
+
+/// Stores an element that no other task touches.
+pub(super) fn set<T>(y: Option<Memory<T>>, i: usize, value: T) {
+    if let Some(y) = y {
+        assert!(i < y.len());
+        // SAFETY: inside y.
+        unsafe { y.as_ptr().add(i).write(value) }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod cases {
+    //! Seeded cases of the loss and the scores, with plain loops in f64 as their specification.
+
+    use super::*;
+    use crate::cpu::nc_lm_head_loss;
+    use crate::cpu::testing::{Rig, from_bf16, random, rounded, to_bf16};
+
+    pub const CAP: f32 = 15.0;
+
+    /// Inputs of one case; x and w are exact in `dtype`.
+    pub struct Case {
+        pub rows: usize,
+        pub C: usize,
+        pub V: usize,
+        pub Vp: usize,
+        pub dtype: i32,
+        pub x: Vec<f32>,
+        pub w: Vec<f32>,
+        pub targets: Vec<i32>,
+        pub weights: Vec<f32>,
+    }
+
+    pub struct Results {
+        pub losses: Vec<f32>,
+        pub dx: Vec<f32>,
+        pub dw: Vec<f32>,
+    }
+
+    impl Case {
+        pub fn new([rows, C, V, Vp]: [usize; 4], dtype: i32) -> Self {
+            let exact = |x: Vec<f32>| if dtype == DTYPE_F32 { x } else { rounded(&x) };
+            // Logits of a few units and more: the soft cap bends them.
+            let (x, w) = (exact(random(rows * C, 0, 2.0)), exact(random(Vp * C, 1, 6.0 / (C as f32).sqrt())));
+            let ids = random(rows, 2, 0.5);
+            let targets =
+                ids.iter().enumerate().map(|(i, u)| if i % 5 == 3 { -1 } else { ((u + 0.5) * V as f32) as i32 });
+            Case { rows, C, V, Vp, dtype, x, w, targets: targets.collect(), weights: random(rows, 3, 0.5) }
+        }
+
+        pub fn put(&self, rig: &Rig, x: &[f32]) -> *mut c_void {
+            if self.dtype == DTYPE_F32 { rig.put(x) } else { rig.put(&to_bf16(x)) }
+        }
+
+        pub fn scratch(&self, rig: &Rig, chunk: usize) -> *mut c_void {
+            let bytes = chunk * self.Vp * (4 + element_bytes(self.dtype).unwrap()) + SCRATCH_SPARE;
+            rig.put(&vec![0xffu8; bytes])
+        }
+
+        /// Runs the op on poisoned outputs (or on dw = 1 when accumulating).
+        pub fn run(&self, threads: usize, chunk: usize, accumulate: bool) -> Results {
+            let rig = Rig::new(threads);
+            let nan = |n: usize| vec![f32::NAN; n];
+            let losses = rig.put(&nan(self.rows));
+            let dx = self.put(&rig, &nan(self.rows * self.C));
+            let dw = rig.put(&if accumulate { vec![1.0; self.Vp * self.C] } else { nan(self.Vp * self.C) });
+            let (x, w) = (self.put(&rig, &self.x), self.put(&rig, &self.w));
+            let (targets, weights) = (rig.put(&self.targets), rig.put(&self.weights));
+            let scratch = self.scratch(&rig, chunk);
+            let [rows, C, V, Vp, chunk] = [self.rows, self.C, self.V, self.Vp, chunk].map(|n| n as i32);
+            let (add, dtype) = (i32::from(accumulate), self.dtype);
+            // SAFETY: a live context and its memory.
+            rig.ok(unsafe {
+                nc_lm_head_loss(
+                    rig.ctx(),
+                    losses,
+                    dx,
+                    dw,
+                    x,
+                    w,
+                    targets,
+                    weights,
+                    scratch,
+                    rows,
+                    C,
+                    V,
+                    Vp,
+                    chunk,
+                    CAP,
+                    add,
+                    dtype,
+                    dtype,
+                )
+            });
+            let n = self.rows * self.C;
+            Results {
+                losses: rig.get(losses, self.rows),
+                dx: if dtype == DTYPE_F32 { rig.get(dx, n) } else { from_bf16(&rig.get(dx, n)) },
+                dw: rig.get(dw, self.Vp * self.C),
+            }
+        }
+
+        /// Capped logits of a row in f64 (h rounded to bf16 in a bf16 model).
+        pub fn logits(&self, x: &[f64], w: &[f64], row: usize) -> Vec<f64> {
+            (0..self.V)
+                .map(|j| {
+                    let h: f64 = (0..self.C).map(|c| x[row * self.C + c] * w[j * self.C + c]).sum();
+                    let h = if self.dtype == DTYPE_BF16 { f64::from(rounded(&[h as f32])[0]) } else { h };
+                    f64::from(CAP) * (h / f64::from(CAP)).tanh()
+                })
+                .collect()
+        }
+
+        /// The losses and the gradients by plain loops in f64.
+        pub fn reference(&self) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+            let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+            let (x, w) = (wide(&self.x), wide(&self.w));
+            let (mut losses, mut dx, mut dw) =
+                (vec![0.0; self.rows], vec![0.0; self.rows * self.C], vec![0.0; self.Vp * self.C]);
+            for row in 0..self.rows {
+                let Ok(target) = usize::try_from(self.targets[row]) else { continue };
+                let l = self.logits(&x, &w, row);
+                let sum: f64 = l.iter().map(|l| l.exp()).sum();
+                losses[row] = sum.ln() - l[target];
+                for (j, l) in l.iter().enumerate() {
+                    let hit = if j == target { 1.0 } else { 0.0 };
+                    let t = l / f64::from(CAP);
+                    let dh = f64::from(self.weights[row]) * (l.exp() / sum - hit) * (1.0 - t * t);
+                    for c in 0..self.C {
+                        dx[row * self.C + c] += dh * w[j * self.C + c];
+                        dw[j * self.C + c] += dh * x[row * self.C + c];
+                    }
+                }
+            }
+            (losses, dx, dw)
+        }
+
+        /// Tolerances of losses and gradients. f32: unit roundoff times magnitude (30 logits, 8 gradients) times the random walk of C
+        /// terms. bf16: dh is rounded once more, and an h next to a rounding border may land on its other side.
+        pub fn tolerances(&self) -> (f64, f64) {
+            let walk = 2f64.powi(-24) * (self.C as f64).sqrt();
+            if self.dtype == DTYPE_F32 { (30.0 * walk, 8.0 * walk) } else { (2f64.powi(-5), 2f64.powi(-6)) }
+        }
+    }
+
+    pub const SHAPES: [[usize; 4]; 4] = [[37, 30, 130, 192], [64, 64, 500, 512], [1, 8, 1, 64], [9, 16, 1500, 1536]];
+}
