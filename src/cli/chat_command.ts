@@ -15,7 +15,7 @@ export interface ChatFlags {
   readonly modelTag?: string;
   /** -1 = the largest. */
   readonly step: number;
-  /** One question; without it a conversation. */
+  /** One question; without it, or where it is empty, a conversation. */
   readonly prompt?: string;
   readonly temperature: number;
   readonly topK: number;
@@ -44,7 +44,7 @@ export async function chat(flags: ChatFlags, terminal: Terminal): Promise<number
   const isInteractive = Deno.stdin.isTerminal();
   const prompt = (text: string) => isInteractive && terminal.raw(blue(text));
   await using input = new LineInput(Deno.stdin.readable, { prompt });
-  if (flags.prompt !== undefined) {
+  if (flags.prompt) {
     const code = await answerOnce(flags.prompt, { conversation, terminal, input });
     await loaded.verified;
     return code;

@@ -6,7 +6,7 @@
 import { type Command, command } from "./command.ts";
 import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, float, int, string, UsageError } from "./flags.ts";
-import { COMPUTE, MODEL } from "./model_flags.ts";
+import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
 /** All commands, in the order of the help. */
 export const COMMANDS: readonly Command[] = [
@@ -121,10 +121,9 @@ export const COMMANDS: readonly Command[] = [
     name: "run",
     summary: "goes through a whole recipe; a finished stage is not repeated",
     positional: [{ name: "NAME", help: "recipe: tiny" }],
-    flags: { "dry-run": bool(false, { help: "prints the commands of the stages and ends" }) },
+    flags: RUN,
     stoppable: true,
-    run: async ({ positional, values: { baseDir, dryRun }, stop, terminal }) =>
-      await (await import("./run_command.ts")).run(positional[0], { baseDir, dryRun, stop, terminal }),
+    run: async (invocation) => await (await import("./run_command.ts")).run(invocation.positional[0], invocation),
   }),
   command({
     name: "chat",

@@ -1,7 +1,7 @@
 /** Flags of the commands that open a trained model. */
 import { STAGES } from "../data/base_dir.ts";
 import { DEVICE } from "./flag_sets.ts";
-import { atLeast, type FlagTable, int, oneOf, string } from "./flags.ts";
+import { atLeast, bool, type FlagTable, int, oneOf, string } from "./flags.ts";
 
 /** Which model; without any of them, the furthest stage of what was trained last. */
 export const MODEL = {
@@ -12,3 +12,8 @@ export const MODEL = {
 
 /** Where a model runs. */
 export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as const satisfies FlagTable;
+
+/** Recipes. */
+export const RUN = {
+  "dry-run": bool(false, { help: "prints the commands of the stages and ends" }),
+} as const satisfies FlagTable;

@@ -7,13 +7,16 @@ import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { commandLine, RECIPES } from "../train/recipes.ts";
 import { runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
+import type { Invocation } from "./command.ts";
+import type { RUN } from "./model_flags.ts";
 import type { Terminal } from "./progress.ts";
+import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
 
 /** Runs a recipe, or prints its commands. */
 export async function run(
   name: string,
-  { baseDir, dryRun, stop, terminal }: { baseDir?: string; dryRun: boolean; stop: AbortSignal; terminal: Terminal },
+  { values: { baseDir, dryRun }, settings, stop, terminal }: Invocation<typeof RUN>,
 ): Promise<number> {
   const base = resolveBaseDir(baseDir);
   if (dryRun && RECIPES[name]) {
@@ -21,7 +24,10 @@ export async function run(
     return EXIT.DONE;
   }
   const result = (text: string, object?: unknown) => terminal.result(text, object);
-  const { stopped } = await runRecipe(name, { base, log: terminal, stop, result });
+  const log = RECIPES[name]
+    ? new RunLog(terminal, { folder: foldersOf(base, name).root, head: { command: `nanochat run ${name}`, settings } })
+    : terminal;
+  const { stopped } = await runRecipe(name, { base, log, stop, result });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
   return stopped ? EXIT.STOPPED : EXIT.DONE;
 }
