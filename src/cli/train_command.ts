@@ -1,6 +1,7 @@
 /** `nanochat train`: base pretraining with the folders and the log of the command line. */
 import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
-import { BASE_TRAIN_DEFAULTS, baseTrain, type BaseTrainFlags } from "../train/base_train.ts";
+import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "../train/base_flags.ts";
+import { baseTrain } from "../train/base_train.ts";
 import type { Invocation } from "./command.ts";
 import type { DATA_DIR, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { camelCase, type FlagValue } from "./flags.ts";

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { SILENT } from "../data/log.ts";
-import { BASE_TRAIN_DEFAULTS } from "../train/base_train.ts";
+import { BASE_TRAIN_DEFAULTS } from "../train/base_flags.ts";
 import { TRAIN } from "./flag_sets.ts";
 import { camelCase } from "./flags.ts";
 import { LOG_FILE, RunLog } from "./run_log.ts";

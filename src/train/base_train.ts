@@ -9,6 +9,7 @@ import { DataLoader, type LoaderState } from "../data/dataloader.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
 import type { Log } from "../data/log.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import { masterTensors } from "../engine/load.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import {
   type CheckpointMeta,
@@ -23,95 +24,18 @@ import {
 } from "../model/checkpoint.ts";
 import { configFromDepth, flopsPerToken, parameterCount } from "../model/gpt.ts";
 import { FolderLock } from "../model/lock.ts";
-import { planStart, RESUME_CHANGEABLE, resumeFlags } from "../model/resume.ts";
+import { planStart } from "../model/resume.ts";
 import { baseLrMultiplier, muonMomentum } from "../optim/schedule.ts";
 import { EventLog } from "../report/events.ts";
-import { Device } from "../tensor/device.ts";
-import { COMPUTE_TYPES, type ComputeType } from "../tensor/dtype.ts";
+import { chooseComputeType, Device } from "../tensor/device.ts";
+import type { ComputeType } from "../tensor/dtype.ts";
 import { measurePeakFlops } from "../tensor/peak.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { type BaseTrainFlags, mergeFlags, storedFlags } from "./base_flags.ts";
 import { announceData } from "./data_horizon.ts";
 import { type Horizon, planHorizon } from "./horizon.ts";
 import { type Sample, sampleTexts } from "./samples.ts";
 import { type Batch, Trainer } from "./trainer.ts";
-
-/** Flags of `nanochat train`; names and defaults are those of the reference where it has them. */
-export interface BaseTrainFlags {
-  /** Name of the run. */
-  readonly run: string;
-  readonly deviceType: "cpu" | "cuda" | "";
-  /** CPU threads; 0 = physical cores. */
-  readonly threads: number;
-  /** fp32, bf16, or "" for the best of the device. */
-  readonly dtype: string;
-  readonly muonDtype: string;
-  readonly seed: number;
-  readonly depth: number;
-  readonly maxSeqLen: number;
-  readonly numIterations: number;
-  readonly targetFlops: number;
-  readonly targetParamDataRatio: number;
-  readonly deviceBatchSize: number;
-  readonly totalBatchSize: number;
-  readonly embeddingLr: number;
-  readonly unembeddingLr: number;
-  readonly matrixLr: number;
-  readonly weightDecay: number;
-  readonly gradClip: number;
-  readonly warmupRatio: number;
-  readonly warmdownRatio: number;
-  readonly finalLrFrac: number;
-  /** Steps between evaluations; -1 = none. */
-  readonly evalEvery: number;
-  readonly evalTokens: number;
-  /** Steps between samples; -1 = none. */
-  readonly sampleEvery: number;
-  /** Steps between checkpoints; -1 = only at the end. */
-  readonly saveEvery: number;
-  /** Checkpoints that are kept; 0 = all. */
-  readonly keep: number;
-  readonly modelTag: string;
-  /** "" = start anew; "latest" = continue, an error without a checkpoint; "auto" = continue or start. */
-  readonly resume: "" | "latest" | "auto";
-  /** Continue at this step; -1 = as `resume` says. */
-  readonly resumeFromStep: number;
-  /** Replace the checkpoints in the folder. */
-  readonly overwrite: boolean;
-}
-
-/** Defaults: the reference's, where it has the flag. */
-export const BASE_TRAIN_DEFAULTS: BaseTrainFlags = {
-  run: "dummy",
-  deviceType: "",
-  threads: 0,
-  dtype: "",
-  muonDtype: "bf16",
-  seed: 42,
-  depth: 20,
-  maxSeqLen: 2048,
-  numIterations: -1,
-  targetFlops: -1,
-  targetParamDataRatio: 20,
-  deviceBatchSize: 32,
-  totalBatchSize: 524288,
-  embeddingLr: 0.2,
-  unembeddingLr: 0.004,
-  matrixLr: 0.02,
-  weightDecay: 0,
-  gradClip: 1,
-  warmupRatio: 0,
-  warmdownRatio: 0.2,
-  finalLrFrac: 0,
-  evalEvery: 250,
-  evalTokens: 20 * 524288,
-  sampleEvery: 2000,
-  saveEvery: -1,
-  keep: 0,
-  modelTag: "",
-  resume: "",
-  resumeFromStep: -1,
-  overwrite: false,
-};
 
 /** Where training reads and writes, and whom it tells. */
 export interface TrainContext {
@@ -191,29 +115,6 @@ export async function baseTrain(given: BaseTrainFlags, cx: TrainContext): Promis
   }
 }
 
-/** Flags that say how to start, not what to compute: never stored, never taken from a checkpoint. */
-const START_FLAGS = new Set(["resume", "resume_from_step", "overwrite"]);
-/** Beyond what every stage may change: the run's name and the machine. */
-const CHANGEABLE = [...RESUME_CHANGEABLE, "run", "threads", "device_type"];
-
-/** Takes the flags of a resumed run from its checkpoint, with those given anew where they may change. */
-function mergeFlags(
-  given: BaseTrainFlags,
-  { saved, explicit }: { saved: JsonObject; explicit: ReadonlySet<string> },
-): BaseTrainFlags {
-  const now = Object.fromEntries(Object.entries(given).filter(([name]) => explicit.has(name)));
-  const merged = resumeFlags(saved, { given: storedFlags(now), changeable: CHANGEABLE });
-  const camel = (name: string) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-  return { ...given, ...Object.fromEntries(Object.entries(merged).map(([name, value]) => [camel(name), value])) };
-}
-
-/** Writes flags as a checkpoint stores them: under the reference's names. */
-function storedFlags(flags: object): JsonObject {
-  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  const rows = Object.entries(flags).map(([name, value]) => [snake(name), value]);
-  return Object.fromEntries(rows.filter(([name]) => !START_FLAGS.has(name)));
-}
-
 type RunContext = TrainContext & { readonly folder: string; readonly resumed: CheckpointMeta | null };
 
 /** One run: everything that is open while it lasts. */
@@ -259,7 +160,7 @@ class BaseRun implements AsyncDisposable {
     const { train, val } = splitShards(listShards(cx.dataDir));
     const tokenizer = await Tokenizer.load(cx.tokenizerDir);
     const device = Device.open(flags.deviceType === "cuda" ? "cuda" : "cpu", { threads: flags.threads });
-    const dtype = computeType(flags.dtype, device);
+    const dtype = chooseComputeType(device, flags.dtype);
     const config = configFromDepth(flags.depth, { sequenceLen: flags.maxSeqLen, vocabSize: tokenizer.vocabSize });
     const horizon = planHorizon(config, flags);
     const { deviceBatchSize: B, maxSeqLen: T } = flags;
@@ -269,7 +170,7 @@ class BaseRun implements AsyncDisposable {
       matrixLr: flags.matrixLr,
       weightDecay: flags.weightDecay,
       gradClip: flags.gradClip,
-      muonDtype: parseType(flags.muonDtype, "--muon-dtype"),
+      muonDtype: chooseComputeType(device, flags.muonDtype),
     };
     const trainer = new Trainer(device, { config, dtype, B, T, gradAccum: horizon.gradAccum, optimizer });
     const position = resumed ? resumed.loader as unknown as LoaderState : undefined;
@@ -277,7 +178,7 @@ class BaseRun implements AsyncDisposable {
     const evaluator = new LossEvaluator(trainer.model, { B, T, arena: trainer.arena });
     if (resumed) await restore(trainer, { folder, step: resumed.step });
     else trainer.model.initWeights(flags.seed);
-    checkSpace({ folder, model: modelTensors(trainer), optimizer: stateTensors(trainer), io: nativeIo(device) });
+    checkSpace({ folder, model: masterTensors(trainer.model), optimizer: stateTensors(trainer), io: nativeIo(device) });
     const peakFlops = await measurePeakFlops(device, dtype);
     const events = resumed
       ? EventLog.resume(folder, { run: flags.run, step: resumed.step, log })
@@ -397,7 +298,7 @@ class BaseRun implements AsyncDisposable {
       ctx,
       folder: this.#cx.folder,
       step: this.#step,
-      model: modelTensors(this.#trainer),
+      model: masterTensors(this.#trainer.model),
       optimizer: stateTensors(this.#trainer),
       state: {
         run: this.#flags.run,
@@ -472,11 +373,6 @@ function named(name: string, { dtype, shape, pointer, bytes }: Tensor): NamedTen
   return { name, dtype: dtype as NamedTensor["dtype"], shape, pointer, bytes };
 }
 
-/** Lists a trainer's master weights for a checkpoint. */
-export function modelTensors(trainer: Trainer): NamedTensor[] {
-  return trainer.model.parameters.all().map(({ name, master }) => named(name, master));
-}
-
 /** Lists a trainer's optimizer state for a checkpoint. */
 export function stateTensors(trainer: Trainer): NamedTensor[] {
   return trainer.optimizers.state().map(({ name, tensor }) => named(name, tensor));
@@ -487,7 +383,7 @@ async function restore(trainer: Trainer, { folder, step }: { folder: string; ste
   using mapped = new MappedCheckpoint({ nc, ctx, folder, step, rank: 0 });
   await mapped.verify();
   const path = join(folder, `step ${step}`);
-  loadTensors({ nc, ctx }, { from: mapped.tensors, into: modelTensors(trainer), what: `the model of ${path}` });
+  loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(trainer.model), what: `the model of ${path}` });
   loadTensors({ nc, ctx }, {
     from: mapped.optimizer,
     into: stateTensors(trainer),
@@ -496,21 +392,6 @@ async function restore(trainer: Trainer, { folder, step }: { folder: string; ste
   trainer.model.parameters.refreshCopies();
   trainer.optimizers.steps = step;
   await trainer.device.wait();
-}
-
-/** Chooses the compute type: what was asked for, else bf16 where the device multiplies it natively. @throws {RangeError} for other names. */
-export function computeType(flag: string, device: Device): ComputeType {
-  if (flag !== "") return parseType(flag, "--dtype");
-  const { kind, isa } = device.info();
-  return kind === "cuda" || isa === "avx512bf16" ? "bf16" : "f32";
-}
-
-function parseType(flag: string, name: string): ComputeType {
-  const type = COMPUTE_TYPES[flag];
-  if (!type) {
-    throw new RangeError(`Cannot use ${name}=${flag}: expected one of ${Object.keys(COMPUTE_TYPES).join(", ")}`);
-  }
-  return type;
 }
 
 interface Announcement {

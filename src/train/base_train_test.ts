@@ -5,7 +5,8 @@ import { SILENT } from "../data/log.ts";
 import { writeParquet } from "../data/parquet.ts";
 import { CheckpointError } from "../model/checkpoint.ts";
 import { readEvents } from "../report/events.ts";
-import { BASE_TRAIN_DEFAULTS, baseTrain, type BaseTrainFlags, type TrainContext } from "./base_train.ts";
+import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "./base_flags.ts";
+import { baseTrain, type TrainContext } from "./base_train.ts";
 import { planHorizon } from "./horizon.ts";
 import { trainTokenizer } from "./tok_train.ts";
 

@@ -3,7 +3,7 @@
  * command that `commandLine` gives.
  */
 import type { WorldCorpus } from "../../tasks/world_shards.ts";
-import type { BaseTrainFlags } from "./base_train.ts";
+import type { BaseTrainFlags } from "./base_flags.ts";
 
 /** Flags of tokenizer training. */
 export interface TokenizerFlags {

@@ -1,0 +1,90 @@
+/**
+ * nanochat as a library: tokenizer, data, model, training step, generation, tasks and checkpoints.
+ *
+ * @example Complete a text
+ * ```ts
+ * import { Device, Engine, GPT, GptDecodeModel, trainTokenizer } from "@nanochat/nanochat";
+ *
+ * // A model fresh from its initial weights; LoadedModel.open(folder) gives a trained one with its tokenizer and engine.
+ * using device = Device.open("cpu");
+ * const { tokenizer } = await trainTokenizer({ texts: [["hello world, hello moon"]], vocabSize: 270 });
+ * const config = { sequenceLen: 64, vocabSize: tokenizer.vocabSize, nLayer: 2, nHead: 2, nKvHead: 2, nEmbd: 64 };
+ * using model = new GPT(device, config, { dtype: "f32", training: false });
+ * model.initWeights(42);
+ *
+ * const engine = new Engine(new GptDecodeModel(model), tokenizer);
+ * const prompt = tokenizer.encode("hello", { prepend: "<|bos|>" });
+ * const { sequences: [ids] } = await engine.generateBatch(prompt, { maxTokens: 8, temperature: 0 });
+ * if (ids.length < prompt.length) throw new Error("the prompt is part of the result");
+ * tokenizer.decode(ids); // "<|bos|>hello..."
+ * ```
+ *
+ * @example Train 10 steps
+ * ```ts
+ * import { Device, Trainer } from "@nanochat/nanochat";
+ *
+ * using device = Device.open("cpu");
+ * const config = { sequenceLen: 16, vocabSize: 64, nLayer: 2, nHead: 2, nKvHead: 2, nEmbd: 64 };
+ * const optimizer = {
+ *   ...{ unembeddingLr: 0.004, embeddingLr: 0.2, matrixLr: 0.02, weightDecay: 0, gradClip: 1 },
+ *   muonDtype: "bf16" as const,
+ * };
+ * using trainer = new Trainer(device, { config, dtype: "f32", B: 2, T: 16, gradAccum: 1, optimizer });
+ * trainer.model.initWeights(42);
+ * const inputs = Int32Array.from({ length: 32 }, (_, i) => i % 7);
+ * const targets = Int32Array.from(inputs, (id) => (id + 1) % 7);
+ * const losses: number[] = [];
+ * for (let step = 0; step < 10; step++) {
+ *   trainer.microStep({ inputs, targets }, 0);
+ *   trainer.update({ lrMultiplier: 1, momentum: 0.95 });
+ *   losses.push((await trainer.results()).losses[0]);
+ * }
+ * if (!(losses[9] < losses[0])) throw new Error(`the loss went from ${losses[0]} to ${losses[9]}`);
+ * ```
+ *
+ * @example Write a task
+ * ```ts
+ * import { type Conversation, type Task, TaskMixture } from "@nanochat/nanochat";
+ *
+ * const sums: Task = {
+ *   length: 100,
+ *   kind: "generative",
+ *   conversation(index: number): Conversation {
+ *     const [a, b] = [Math.floor(index / 10), index % 10];
+ *     return { messages: [{ role: "user", content: `What is ${a} + ${b}?` }, { role: "assistant", content: `${a + b}` }] };
+ *   },
+ *   evaluate: (conversation, answer) => answer.trim() === conversation.messages[1].content,
+ * };
+ * const mixture = new TaskMixture([sums, sums]); // a task that is given twice counts twice
+ * if (mixture.length !== 200) throw new Error("200 conversations, shuffled");
+ * ```
+ *
+ * @module
+ */
+export type { Conversation, Message, Part, Rendered } from "./src/data/conversation.ts";
+export { renderConversation, renderForCompletion } from "./src/data/conversation.ts";
+export { DataLoader } from "./src/data/dataloader.ts";
+export { documents, listShards, splitShards } from "./src/data/dataset.ts";
+export type { Log, Progress } from "./src/data/log.ts";
+export { ParquetFile, writeParquet } from "./src/data/parquet.ts";
+export { StreamDecoder, Tokenizer } from "./src/data/tokenizer.ts";
+export { calculate } from "./src/engine/calculator.ts";
+export { GptDecodeModel } from "./src/engine/decode.ts";
+export { Engine } from "./src/engine/engine.ts";
+export { LoadedModel } from "./src/engine/load.ts";
+export { LossEvaluator } from "./src/eval/loss_eval.ts";
+export { CheckpointError, findCheckpoint, MappedCheckpoint, saveCheckpoint } from "./src/model/checkpoint.ts";
+export type { GPTConfig, GPTOptions } from "./src/model/gpt.ts";
+export { configFromDepth, flopsPerToken, GPT, parameterCount } from "./src/model/gpt.ts";
+export { KVCache } from "./src/model/kv_cache.ts";
+export { NativeError } from "./src/native/call.ts";
+export { Optimizers } from "./src/optim/groups.ts";
+export { Device } from "./src/tensor/device.ts";
+export { Tape } from "./src/tensor/tape.ts";
+export { Tensor } from "./src/tensor/tensor.ts";
+export { BASE_TRAIN_DEFAULTS } from "./src/train/base_flags.ts";
+export { baseTrain } from "./src/train/base_train.ts";
+export { trainTokenizer } from "./src/train/tok_train.ts";
+export { planTraining, Trainer } from "./src/train/trainer.ts";
+export type { Slice, Task } from "./tasks/task.ts";
+export { sliceTask, TaskMixture, TaskSequence } from "./tasks/task.ts";

@@ -1,0 +1,102 @@
+/**
+ * What a task is: numbered conversations, and a verdict on a model's answer. Slices, mixtures and sequences of tasks are tasks.
+ *
+ * Orders equal the reference's (nanochat tasks/common.py): a mixture is the concatenation shuffled with Python's Random(42).
+ */
+import type { Conversation } from "../src/data/conversation.ts";
+import { Random } from "../src/data/random.ts";
+
+/** Conversations by index. */
+export interface Task {
+  /** Number of conversations. */
+  readonly length: number;
+  /** How answers are judged: by the letter chosen, or by what was written; absent for tasks that are only trained on. */
+  readonly kind?: "categorical" | "generative";
+  /** Returns conversation `index`, 0 <= index < length. */
+  conversation(index: number): Conversation;
+  /** Tells whether an answer is right. */
+  evaluate?(conversation: Conversation, answer: string): boolean;
+  /** Rewards an answer; what reinforcement learning maximises. */
+  reward?(conversation: Conversation, answer: string): number;
+}
+
+/** Part of a task: rows start, start + step, ... below stop. */
+export interface Slice {
+  readonly start?: number;
+  readonly stop?: number;
+  readonly step?: number;
+}
+
+/** Takes a part of a task. @throws {RangeError} for bounds that are no slice. */
+export function sliceTask(task: Task, { start = 0, stop = task.length, step = 1 }: Slice): Task {
+  if (!(start >= 0 && stop >= start && step >= 1) || ![start, stop, step].every(Number.isInteger)) {
+    throw new RangeError(
+      `Cannot slice a task: start ${start}, stop ${stop}, step ${step}, expected 0 <= start <= stop and step >= 1`,
+    );
+  }
+  const end = Math.min(stop, task.length);
+  const length = Math.max(0, Math.ceil((end - start) / step));
+  return derived(task, length, (index) => task.conversation(start + index * step));
+}
+
+/** Joins tasks one after the other, unshuffled. */
+export class TaskSequence implements Task {
+  readonly tasks: readonly Task[];
+  readonly length: number;
+
+  constructor(tasks: readonly Task[]) {
+    this.tasks = tasks;
+    this.length = tasks.reduce((sum, task) => sum + task.length, 0);
+  }
+
+  conversation(index: number): Conversation {
+    let local = checkIndex(index, this.length);
+    for (const task of this.tasks) {
+      if (local < task.length) return task.conversation(local);
+      local -= task.length;
+    }
+    throw new RangeError(`Cannot find conversation ${index}: the tasks have become shorter`);
+  }
+}
+
+/** Mixes tasks by one fixed shuffle of all their rows; a task that is given twice counts twice. */
+export class TaskMixture implements Task {
+  readonly tasks: readonly Task[];
+  /** (task, row) of each conversation. */
+  readonly order: readonly (readonly [number, number])[];
+
+  constructor(tasks: readonly Task[]) {
+    this.tasks = tasks;
+    const order = tasks.flatMap((task, i) =>
+      Array.from({ length: task.length }, (_, row): [number, number] => [i, row])
+    );
+    new Random(42).shuffle(order);
+    this.order = order;
+  }
+
+  get length(): number {
+    return this.order.length;
+  }
+
+  conversation(index: number): Conversation {
+    const [task, row] = this.order[checkIndex(index, this.length)];
+    return this.tasks[task].conversation(row);
+  }
+}
+
+function derived(task: Task, length: number, conversation: (index: number) => Conversation): Task {
+  return {
+    kind: task.kind,
+    evaluate: task.evaluate?.bind(task),
+    reward: task.reward?.bind(task),
+    length,
+    conversation: (index) => conversation(checkIndex(index, length)),
+  };
+}
+
+function checkIndex(index: number, length: number): number {
+  if (!Number.isInteger(index) || index < 0 || index >= length) {
+    throw new RangeError(`Cannot find conversation ${index}: expected an index of 0 to ${length - 1}`);
+  }
+  return index;
+}

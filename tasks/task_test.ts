@@ -1,0 +1,27 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { sliceTask, type Task, TaskMixture, TaskSequence } from "./task.ts";
+
+/** A task whose conversations say where they come from. */
+function numbered(name: number, length: number): Task {
+  return { length, conversation: (row) => ({ messages: [{ role: "user", content: `${name},${row}` }] }) };
+}
+
+function contents(task: Task): string[] {
+  return Array.from({ length: task.length }, (_, i) => String(task.conversation(i).messages[0].content));
+}
+
+Deno.test("TaskMixture shuffles as Python's Random(42), TaskSequence keeps the order", () => {
+  const tasks = [3, 5, 2].map((length, i) => numbered(i, length));
+  // golden tasks/tasks.json, mixtures[0]
+  const expected = ["1,4", "1,0", "0,2", "2,0", "1,2", "1,3", "2,1", "1,1", "0,0", "0,1"];
+  assertEquals(contents(new TaskMixture(tasks)), expected);
+  assertEquals(contents(new TaskSequence(tasks)), [...expected].sort());
+});
+
+Deno.test("sliceTask() takes every step-th row and stops at the end", () => {
+  const task = numbered(0, 10);
+  assertEquals(contents(sliceTask(task, { start: 1, stop: 8, step: 3 })), ["0,1", "0,4", "0,7"]);
+  assertEquals(sliceTask(task, { stop: 400 }).length, 10);
+  assertThrows(() => sliceTask(task, { step: 0 }), RangeError, "step 0");
+  assertThrows(() => sliceTask(task, { stop: 2 }).conversation(2), RangeError, "0 to 1");
+});
