@@ -22,16 +22,23 @@ export interface Folders {
   readonly root: string;
   /** Name of the run; undefined = the base folder itself. */
   readonly run?: string;
+  /** Shards. */
   readonly data: string;
+  /** The tokenizer that new models are trained with. */
   readonly tokenizer: string;
+  /** One folder per stage, in it one per tag. */
   readonly checkpoints: string;
+  /** Results of evaluations. */
   readonly eval: string;
+  /** Parts of the report card, and the card. */
   readonly report: string;
 }
 
 /** A folder that was chosen among several, with the reason in words. */
 export interface Chosen {
+  /** The folder. */
   readonly folder: string;
+  /** Name of the run that it belongs to; undefined = none. */
   readonly run?: string;
   /** "the base folder", "run \"tiny\", the most recent one that has it". */
   readonly why: string;
@@ -197,8 +204,11 @@ function choose(base: string, choice: Choice): Chosen {
 
 /** Something of the Python nanochat in the base folder: left untouched, but usable after an import. */
 export interface Foreign {
+  /** Where it lies. */
   readonly path: string;
+  /** What it is: "model base_checkpoints/d20". */
   readonly what: string;
+  /** The command that imports it. */
   readonly command: string;
 }
 

@@ -23,10 +23,15 @@ export * from "./meta.ts";
 
 /** A tensor in device memory under the name that files know it by. */
 export interface NamedTensor {
+  /** Unique among the tensors of a file. */
   readonly name: string;
+  /** Element type. */
   readonly dtype: TensorDtype;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Address of the first element; the rest follows without gaps. */
   readonly pointer: Deno.PointerValue;
+  /** Size in memory and on disk. */
   readonly bytes: number;
 }
 
@@ -48,23 +53,29 @@ export function nativeIo(context: NativeContext): CheckpointIo {
 
 /** What to save and where. */
 export interface SaveOptions extends NativeContext {
+  /** Where to; created where it is missing. */
   readonly folder: string;
   /** Number of updates that the model has had. */
   readonly step: number;
+  /** fp32 masters of the model. */
   readonly model: readonly NamedTensor[];
   /** This rank's optimizer state; empty = none is kept. */
   readonly optimizer: readonly NamedTensor[];
+  /** What a resumed run goes on from. */
   readonly state: CheckpointState;
   /** Checkpoints that stay in the folder, this one included; 0 or less = all. */
   readonly keep: number;
   /** Folder of the tokenizer in use; null for a model without text. */
   readonly tokenizerFolder: string | null;
+  /** Hears of a full disk. */
   readonly log: Log;
   /** Several ranks: rank 0 writes the model and meta, every rank its optimizer; `gather` collects their entries in rank order. */
   readonly ranks?: { rank: number; worldSize: number; gather(mine: FileEntry): Promise<FileEntry[]> };
+  /** Replaces the native writer. */
   readonly io?: CheckpointIo;
   /** Pauses before the further attempts on a full disk, and how to pause. */
   readonly retryMs?: readonly number[];
+  /** Replaces the pause before a further attempt. */
   readonly pause?: (ms: number) => Promise<void>;
 }
 

@@ -31,8 +31,11 @@ export function checkTokenizer(found: FoundCheckpoint, tokenizerFolder: string =
 
 /** A checkpoint whose meta is valid and whose files have the right sizes. */
 export interface FoundCheckpoint {
+  /** Where it lies. */
   readonly folder: string;
+  /** Number of updates that its model has had. */
   readonly step: number;
+  /** Its meta file. */
   readonly meta: CheckpointMeta;
 }
 

@@ -19,15 +19,21 @@ import type { TensorDtype } from "./safetensors.ts";
 
 /** A tensor of a mapped file. */
 export interface MappedTensor {
+  /** Element type. */
   readonly dtype: TensorDtype;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Address of the first element in the mapping. */
   readonly pointer: Deno.PointerObject;
+  /** Size in bytes. */
   readonly bytes: number;
 }
 
 /** Model and, where asked for, one rank's optimizer of a checkpoint, mapped read-only. */
 export class MappedCheckpoint implements Disposable {
+  /** Where the checkpoint lies. */
   readonly folder: string;
+  /** Its meta file. */
   readonly meta: CheckpointMeta;
   /** Tensors of the model, in the order of the file. */
   readonly tensors: Map<string, MappedTensor>;

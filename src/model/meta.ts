@@ -27,8 +27,11 @@ export type CheckpointProblem =
 
 /** A checkpoint that cannot be read, written or used. */
 export class CheckpointError extends Error {
+  /** Name of the class. */
   override name = "CheckpointError";
+  /** What is wrong, for callers that act on it. */
   readonly problem: CheckpointProblem;
+  /** Makes an error with its message. */
   constructor(problem: CheckpointProblem, message: string, options?: ErrorOptions) {
     super(message, options);
     this.problem = problem;
@@ -44,6 +47,7 @@ export type JsonObject = { [key: string]: Json };
 export interface CheckpointState {
   /** Name of the run, `--run`. */
   readonly run: string;
+  /** Stage of training. */
   readonly stage: Stage;
   /** Validation bits per byte at this step, where it was measured. */
   readonly valBpb: number | null;
@@ -51,23 +55,33 @@ export interface CheckpointState {
   readonly config: JsonObject;
   /** Every flag of the run with its value. */
   readonly flags: JsonObject;
+  /** Position in the data. */
   readonly loader: Json;
+  /** State of the random numbers. */
   readonly rng: Json;
+  /** Counters and running means of the training loop. */
   readonly loop: Json;
 }
 
 /** A file of a checkpoint: its size, and the SHA-256 (hex) of each block. */
 export interface FileEntry {
+  /** Name in the checkpoint folder. */
   readonly name: string;
+  /** Size. */
   readonly bytes: number;
+  /** SHA-256 (hex) of each block. */
   readonly sha256: readonly string[];
 }
 
 /** Content of a meta file. */
 export interface CheckpointMeta extends CheckpointState {
+  /** Number of updates that the model has had. */
   readonly step: number;
+  /** Time of saving, ISO 8601. */
   readonly savedAt: string;
+  /** Number of ranks that trained it. */
   readonly worldSize: number;
+  /** Size of the hashed blocks. */
   readonly blockBytes: number;
   /** The tokenizer that the model was made with; null only for models without text. */
   readonly tokenizer: { readonly name: string; readonly sha256: string } | null;

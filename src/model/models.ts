@@ -17,9 +17,13 @@ import { CheckpointError, sha256Hex } from "./meta.ts";
 export interface Model {
   /** `stage/tag` or `run/stage/tag`. */
   readonly name: string;
+  /** Where its checkpoints lie. */
   readonly folder: string;
+  /** Name of the run that it belongs to; undefined = the base folder. */
   readonly run?: string;
+  /** Stage of training. */
   readonly stage: Stage;
+  /** Name of its folder: "d20". */
   readonly tag: string;
   /** Steps with a meta file, ascending. */
   readonly steps: readonly number[];
@@ -89,9 +93,13 @@ function listNames(models: readonly Model[]): string {
 
 /** What a command uses: a checkpoint, and in words why this one. */
 export interface ChosenModel extends FoundCheckpoint {
+  /** Name of the model: `stage/tag` or `run/stage/tag`. */
   readonly name: string;
+  /** Stage of training. */
   readonly source: Stage;
+  /** Name of its folder. */
   readonly tag: string;
+  /** Name of the run that it belongs to; undefined = the base folder. */
   readonly run?: string;
   /** One sentence for the user: what was taken and how to choose another. */
   readonly why: string;
@@ -99,9 +107,13 @@ export interface ChosenModel extends FoundCheckpoint {
 
 /** What the user asked for; what is absent is chosen. */
 export interface ModelChoice {
+  /** Stage of training. */
   readonly source?: Stage;
+  /** Name of the model's folder. */
   readonly tag?: string;
+  /** Number of updates. */
   readonly step?: number;
+  /** Hears of checkpoints that were passed over. */
   readonly log?: Log;
 }
 
@@ -171,8 +183,11 @@ function byPreference(a: Model, b: Model): number {
 
 /** What `models inspect` shows of one step. */
 export interface StepInfo {
+  /** Number of updates. */
   readonly step: number;
+  /** Size of its files. */
   readonly bytes: number;
+  /** The step, where it can be used. */
   readonly checkpoint?: FoundCheckpoint;
   /** Why the step cannot be used. */
   readonly problem?: string;

@@ -7,6 +7,7 @@ import type { Json, JsonObject } from "./meta.ts";
 
 /** What the flags say about the start of a run. */
 export interface StartOptions {
+  /** Where the run keeps its checkpoints. */
   readonly folder: string;
   /** `--resume`: from the latest checkpoint; "auto": from it where there is one. */
   readonly resume?: boolean | "auto";
@@ -16,6 +17,7 @@ export interface StartOptions {
   readonly overwrite?: boolean;
   /** Folder of the tokenizer that the run will use: a checkpoint made with another one is refused. */
   readonly tokenizerFolder?: string;
+  /** Hears what is taken and what will be replaced. */
   readonly log: Log;
 }
 

@@ -8,9 +8,24 @@
  */
 
 /** Element types of the format, under our names. */
-export type TensorDtype = keyof typeof FORMAT_NAME;
+export type TensorDtype =
+  | "f64"
+  | "f32"
+  | "bf16"
+  | "f16"
+  | "e4m3"
+  | "e5m2"
+  | "i64"
+  | "u64"
+  | "i32"
+  | "u32"
+  | "i16"
+  | "u16"
+  | "i8"
+  | "u8"
+  | "bool";
 
-const FORMAT_NAME = {
+const FORMAT_NAME: Record<TensorDtype, string> = {
   f64: "F64",
   f32: "F32",
   bf16: "BF16",
@@ -26,7 +41,7 @@ const FORMAT_NAME = {
   i8: "I8",
   u8: "U8",
   bool: "BOOL",
-} as const;
+};
 
 const BYTES: Record<TensorDtype, number> = {
   f64: 8,
@@ -46,7 +61,7 @@ const BYTES: Record<TensorDtype, number> = {
   bool: 1,
 };
 
-const OUR_NAME = new Map(Object.entries(FORMAT_NAME).map(([ours, theirs]) => [theirs as string, ours as TensorDtype]));
+const OUR_NAME = new Map(Object.entries(FORMAT_NAME).map(([ours, theirs]) => [theirs, ours as TensorDtype]));
 
 /** Data begins at a multiple of this, so that a mapped tensor lies as well as an allocated one. */
 const ALIGNMENT = 64;
@@ -56,17 +71,25 @@ const MAX_RANK = 16;
 
 /** A tensor to be written: `bytes` is its size, which must follow from dtype and shape. */
 export interface TensorEntry {
+  /** Unique in the file. */
   readonly name: string;
+  /** Element type. */
   readonly dtype: TensorDtype;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Size in bytes. */
   readonly bytes: number;
 }
 
 /** Where a tensor lies: `begin` and `end` are byte offsets in the file. */
 export interface TensorSlot {
+  /** Element type. */
   readonly dtype: TensorDtype;
+  /** Sizes, outermost first. */
   readonly shape: number[];
+  /** Offset of the first byte. */
   readonly begin: number;
+  /** Offset behind the last byte. */
   readonly end: number;
 }
 
@@ -74,6 +97,7 @@ export interface TensorSlot {
 export interface SafetensorsHeader {
   /** By name, in the order of their bytes. */
   readonly tensors: Map<string, TensorSlot>;
+  /** Free text by name. */
   readonly metadata: Record<string, string>;
   /** Offset of the first byte after the header. */
   readonly dataBegin: number;

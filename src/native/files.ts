@@ -4,19 +4,25 @@ import { pointerFrom } from "./call.ts";
 
 /** A native library and a context of it. */
 export interface NativeContext {
+  /** The functions. */
   readonly nc: Native;
+  /** The context that they work in. */
   readonly ctx: Deno.PointerValue;
 }
 
 /** A piece of native memory. */
 export interface Segment {
+  /** Address of the first byte. */
   readonly pointer: Deno.PointerValue;
+  /** Size. */
   readonly bytes: number;
 }
 
 /** A file in memory, read-only; give it back with `unmapFile`. */
 export interface MappedFile {
+  /** Address of the first byte. */
   readonly pointer: Deno.PointerObject;
+  /** Size of the file. */
   readonly bytes: number;
 }
 

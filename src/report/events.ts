@@ -18,6 +18,7 @@ export type EventKind = "step" | "eval" | "resume" | "end";
 
 /** One line. Fields that were not measured are absent; a loss that is no number is null. */
 export interface RunEvent {
+  /** What the line is about. */
   readonly kind: EventKind;
   /** Name of the run, `--run`. */
   readonly run: string;
@@ -33,6 +34,7 @@ export interface RunEvent {
   readonly lr?: number;
   /** Norm of the gradient before clipping. */
   readonly gradNorm?: number | null;
+  /** Tokens trained on per second. */
   readonly tokPerSec?: number;
   /** Model FLOPs utilisation, 0 to 1. */
   readonly mfu?: number;
@@ -108,6 +110,7 @@ export class EventLog implements Disposable {
     }
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     if (!this.#open) return;
     this.#open = false;
@@ -142,6 +145,7 @@ export class EventTail {
   /** The bytes before `#at`, to notice that a resume cut the file and wrote it anew. */
   #before = new Uint8Array(0);
 
+  /** Follows the file at a path. */
   constructor(path: string) {
     this.#path = path;
   }

@@ -12,7 +12,9 @@ import type { RunEvent } from "./events.ts";
 
 /** Size of the drawing in characters. */
 export interface DrawSize {
+  /** Columns. */
   readonly width: number;
+  /** Lines. */
   readonly height: number;
 }
 
@@ -207,6 +209,7 @@ export async function* watchRun(
 
 /** A run that can be watched. */
 export interface WatchedRun {
+  /** The events file. */
   readonly path: string;
   /** `stage/tag` or `run/stage/tag`. */
   readonly name: string;
