@@ -29,17 +29,18 @@ async function writeShards(folder: string, shards: Shards): Promise<string[]> {
   return files;
 }
 
-/** The specification: one array of ids, cut into pieces of B*T + 1. */
+/** The specification: one list of ids, each with the place it came from, cut into pieces of B*T + 1. */
 function* expectedBatches(
   shards: Shards,
   { B, T, rank, world }: { B: number; T: number; rank: number; world: number },
 ) {
-  const ids: number[] = [];
-  for (;;) {
-    for (const shard of shards) {
-      for (let group = rank; group < shard.length; group += world) {
-        for (const text of shard[group]) ids.push(256, ...new TextEncoder().encode(text));
-        while (ids.length > B * T) yield ids.splice(0, B * T + 1);
+  const stream: { id: number; epoch: number; pq_idx: number; rg_idx: number; offset: number }[] = [];
+  for (let epoch = 0;; epoch++) {
+    for (const [pq_idx, shard] of shards.entries()) {
+      for (let rg_idx = rank; rg_idx < shard.length; rg_idx += world) {
+        const ids = shard[rg_idx].flatMap((text) => [256, ...new TextEncoder().encode(text)]);
+        stream.push(...ids.map((id, i) => ({ id, epoch, pq_idx, rg_idx, offset: i + 1 })));
+        while (stream.length > B * T) yield stream.splice(0, B * T + 1);
       }
     }
   }
@@ -62,8 +63,11 @@ Deno.test("DataLoader equals the specification for every rank, with and without 
         await using loader = new DataLoader({ files, tokenizer, prefetch, ...sizes });
         const expected = expectedBatches(SHARDS, sizes);
         for (let i = 0; i < 60; i++) {
-          const { inputs, targets, hash } = await loader.next();
-          const ids = expected.next().value!;
+          const { inputs, targets, hash, state } = await loader.next();
+          const batch = expected.next().value!;
+          const ids = batch.map(({ id }) => id);
+          const { id: _, ...place } = batch.at(-1)!;
+          assertEquals(state, { ...place, file: `shard_${place.pq_idx}.parquet`, rank, world });
           assertEquals([...inputs], ids.slice(0, -1));
           assertEquals([...targets], ids.slice(1));
           assertEquals(hash, hashIds(Int32Array.from(ids)));
@@ -118,6 +122,23 @@ Deno.test("DataLoader resumed by the reference's rule goes on at the row group a
   assertEquals(await first({ pq_idx: 0, rg_idx: 2 }, 0), "fift"); // past the end: next file, from the rank's first group
   assertEquals(await first({ pq_idx: 2, rg_idx: 0 }, 1), "thir");
   assertEquals(await first({ pq_idx: 2, rg_idx: 3 }, 1), "thir"); // the next pass begins with file 0, row group 1
+  const options = { tokenizer: BYTES, B: 1, T: 5, resume: "reference" as const };
+  for (const file of [0, 2]) {
+    // The only file is at its end: that is no pass without row groups.
+    const state = { pq_idx: 0, rg_idx: SHARDS[file].length - 1 };
+    await using loader = new DataLoader({ files: [files[file]], state, ...options });
+    assertEquals((await loader.next()).state.epoch, 1);
+  }
+  await using last = new DataLoader({ files: files.slice(0, 2), state: { pq_idx: 1, rg_idx: -1 }, ...options });
+  assertEquals((await last.next()).state, {
+    epoch: 0,
+    pq_idx: 1,
+    rg_idx: 0,
+    offset: 6,
+    file: "shard_1.parquet",
+    rank: 0,
+    world: 1,
+  });
 });
 
 Deno.test("DataLoader refuses a state that is not of this stream", async () => {
@@ -129,12 +150,48 @@ Deno.test("DataLoader refuses a state that is not of this stream", async () => {
     assertThrows(() => new DataLoader({ ...options, ...change }), Error, message);
   refused({ state: { pq_idx: 0, rg_idx: 0 } }, "its state has no token offset");
   refused({ state, rank: 1, world: 2 }, "its state is of rank 0 of 1, expected rank 1 of 2");
+  refused({ state, world: 2 }, "its state is of rank 0 of 1, expected rank 0 of 2");
+  refused({ state: { ...state, world: 2 }, rank: 1, world: 2 }, "its state is of rank 0 of 2, expected rank 1 of 2");
   refused({ state, files: files.slice(1) }, `shard 1 is "shard_2.parquet", expected "shard_1.parquet"`);
   refused({ state: { ...state, pq_idx: 7 } }, `shard 7 is "missing"`);
+  refused({ state: { ...state, pq_idx: 3 } }, `shard 3 is "missing"`);
   refused({ B: 0 }, "Cannot make batches of 0 x 4");
+  refused({ T: 0 }, "Cannot make batches of 1 x 0");
+  refused({ rank: 2, world: 2 }, "for rank 2 of 2");
+  refused({ rank: -1 }, "for rank -1 of 1");
   refused({ files: [] }, "there are no shards");
   await using loader = new DataLoader({ ...options, state: { ...state, offset: 1000 } });
   await assertRejects(() => loader.next(), Error, "expected at least 1000");
+});
+
+Deno.test("DataLoader encodes the next row group while the caller computes, unless it is told not to", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, [[["a", "b"], ["c", "d"], ["e", "f"], ["g"]]]);
+  let wake = () => {};
+  const encoded: string[] = [];
+  const tokenizer: DocumentEncoder = {
+    bosId: 256,
+    encodeBatch: (texts, options) => {
+      encoded.push(texts[0]);
+      wake();
+      return BYTES.encodeBatch(texts, options);
+    },
+  };
+  {
+    await using loader = new DataLoader({ files, tokenizer, B: 1, T: 3, prefetch: 0 });
+    await loader.next(); // takes the first row group and nothing else
+    assertEquals(encoded, ["a"]);
+    await loader.next();
+    assertEquals(encoded, ["a", "c"]);
+  }
+  assertEquals(encoded, ["a", "c"]);
+  encoded.length = 0;
+  await using loader = new DataLoader({ files, tokenizer, B: 1, T: 3, prefetch: 1 });
+  const ahead = new Promise<void>((resolve) => wake = () => encoded.length === 3 ? resolve() : undefined);
+  await loader.next();
+  assertEquals(encoded, ["a", "c"]); // this batch and the next one
+  await ahead; // no further call to next()
+  assertEquals(encoded, ["a", "c", "e"]);
 });
 
 Deno.test("DataLoader says that a rank has no row group instead of searching for ever", async () => {
@@ -191,5 +248,6 @@ Deno.test("hashIds() tells order and length apart", () => {
   assertEquals(hash(1, 2, 3), hash(1, 2, 3));
   assertNotEquals(hash(1, 2, 3), hash(3, 2, 1));
   assertNotEquals(hash(0), hash(0, 0));
-  assertEquals(hash(1, 2).length, 16);
+  // Written into events: it may not change between versions.
+  assertEquals([hash(), hash(1, 2), hash(65535, 0, 7)], ["9e37e78e00000000", "c2b8d52f06669d66", "89665f0ae9cc1cac"]);
 });
