@@ -5,7 +5,6 @@
  * front is joined to the first user message with a blank line. Assistant content is text (1) or parts: text (1), python between
  * python_start and python_end (1), what the tool printed between output_start and output_end (0).
  */
-import { green, red } from "@std/fmt/colors";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** One part of an assistant's answer: its own words, a tool call, or the tool's output. */
@@ -90,18 +89,6 @@ export function renderForCompletion(tokenizer: Tokenizer, conversation: Conversa
   const { ids } = renderConversation(tokenizer, { messages: messages.slice(0, -1) });
   ids.push(tokenizer.encodeSpecial("<|assistant_start|>"));
   return ids;
-}
-
-/** Draws tokens between bars, green where they are trained on and red where not, with their ids where asked for. */
-export function visualizeTokens(
-  tokenizer: Tokenizer,
-  { ids, mask }: Rendered,
-  options: { ids?: boolean } = {},
-): string {
-  return ids.map((id, i) => {
-    const token = (mask[i] ? green : red)(tokenizer.decode([id]));
-    return options.ids ? `${token}\x1b[90m(${id})\x1b[39m` : token;
-  }).join("|");
 }
 
 /** Puts a leading system message in front of the user message that must follow it. */

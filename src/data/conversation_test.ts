@@ -1,7 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { stripAnsiCode } from "@std/fmt/colors";
 import { join } from "@std/path";
-import { type Conversation, renderConversation, renderForCompletion, visualizeTokens } from "./conversation.ts";
+import { type Conversation, renderConversation, renderForCompletion } from "./conversation.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 const golden = JSON.parse(
@@ -76,11 +75,4 @@ Deno.test("renderConversation() refuses what is no conversation, with the messag
     assertThrows(() => renderConversation(tokenizer, conversation), SyntaxError, message);
   }
   assertThrows(() => renderForCompletion(tokenizer, { messages: [user] }), SyntaxError, "the last message");
-});
-
-Deno.test("visualizeTokens() puts bars between tokens and ids behind them", async () => {
-  using tokenizer = await tok500();
-  const rendered = { ids: [97, 98, tokenizer.bosId], mask: [0, 1, 0] };
-  assertEquals(stripAnsiCode(visualizeTokens(tokenizer, rendered)), "a|b|<|bos|>");
-  assertEquals(stripAnsiCode(visualizeTokens(tokenizer, rendered, { ids: true })), "a(97)|b(98)|<|bos|>(491)");
 });

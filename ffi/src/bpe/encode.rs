@@ -4,25 +4,22 @@
 //! Id = rank, so "which token do these two make" and "how early is it joined" are one table. Short pieces are merged in place by
 //! scanning, long ones with a heap in n log n, and what a thread merged lately is kept in a small table of its own.
 
-use super::key::{Hash, INLINE, pack};
+use super::key::{INLINE, pack};
 use super::split::Splitter;
-use crate::abi::{STATUS_DATA, STATUS_INVALID};
+use super::vocab::{NONE, Vocabulary};
+use crate::abi::STATUS_DATA;
 use crate::context::lock;
 use crate::guard::{Error, Result};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::sync::Mutex;
 
-const NONE: u32 = u32::MAX;
 /// Pieces up to this length are merged by scanning: the scan of so few ranks costs less than a heap.
 const SCAN: usize = 48;
 /// Entries of a thread's table of merged pieces, 32 bytes each.
 const CACHE: usize = 1 << 14;
 /// Ids that an entry holds; pieces with more are merged anew each time.
 const CACHED_IDS: usize = 4;
-
-/// Bytes that decoding copies at once.
-const COPY: usize = 16;
 
 /// A piece of up to 15 bytes and its ids, NONE behind the last.
 #[derive(Clone, Copy)]
@@ -51,165 +48,15 @@ struct Node {
 /// A vocabulary ready to encode and decode. Shared by threads.
 pub struct Encoder {
     splitter: Splitter,
-    bytes: Vec<u8>, // of all tokens, in id order, specials by name; COPY zeros behind
-    offsets: Vec<u32>,
-    mergeable: usize,
-    hash: Hash,
-    byte_ids: [u32; 256],
-    byte_pairs: Vec<u32>, // by two bytes
-    short: Vec<Entry>,    // tokens up to 15 bytes
-    long: HashMap<Box<[u8]>, u32>,
-    longest: usize,
-    pairs: Vec<(u64, u32)>, // (left << 32 | right, joined id)
+    pub vocab: Vocabulary,
     scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Encoder {
-    /// Builds the tables. Token i has the bytes `bytes[offsets[i]..offsets[i + 1]]`; the first `mergeable` ones are joined from
-    /// text, the others only decoded.
+    /// `bytes`, `offsets` and `mergeable` as for `Vocabulary::new`.
     pub fn new(pattern: &str, bytes: &[u8], offsets: &[i32], mergeable: usize) -> Result<Self> {
-        let invalid = |what: String| Error::new(STATUS_INVALID, format!("Cannot build the tokenizer: {what}"));
-        let offsets: Vec<u32> = offsets
-            .iter()
-            .map(|&o| u32::try_from(o).map_err(|_| invalid(format!("offset {o}, expected at least 0"))))
-            .collect::<Result<_>>()?;
-        let ordered =
-            offsets.windows(2).all(|w| w[0] <= w[1]) && offsets.last().is_some_and(|&e| e as usize <= bytes.len());
-        if !ordered || mergeable >= offsets.len() {
-            return Err(invalid("token offsets do not lie in order inside the bytes".into()));
-        }
-        let mut encoder = Encoder {
-            splitter: Splitter::new(pattern)?,
-            bytes: [bytes, &[0; COPY]].concat(),
-            offsets,
-            mergeable,
-            hash: Hash::new(),
-            byte_ids: [NONE; 256],
-            byte_pairs: vec![NONE; 1 << 16],
-            short: vec![FREE; (mergeable * 2).next_power_of_two()],
-            long: HashMap::new(),
-            longest: 0,
-            pairs: Vec::new(),
-            scratch: Mutex::default(),
-        };
-        for id in 0..mergeable as u32 {
-            encoder.insert(id).map_err(|what| invalid(format!("token {id} {what}")))?;
-        }
-        if let Some(byte) = encoder.byte_ids.iter().position(|&id| id == NONE) {
-            return Err(invalid(format!("byte {byte} is no token, expected all 256 bytes in the vocabulary")));
-        }
-        encoder.find_pairs();
-        Ok(encoder)
-    }
-
-    fn insert(&mut self, id: u32) -> std::result::Result<(), &'static str> {
-        let (start, end) = (self.offsets[id as usize] as usize, self.offsets[id as usize + 1] as usize);
-        if start == end {
-            return Err("is empty, expected at least one byte");
-        }
-        if self.lookup(&self.bytes[start..end]) != NONE {
-            return Err("appears twice, expected different tokens");
-        }
-        self.longest = self.longest.max(end - start);
-        if end - start == 1 {
-            self.byte_ids[self.bytes[start] as usize] = id;
-        }
-        if end - start > INLINE {
-            self.long.insert(self.bytes[start..end].into(), id);
-            return Ok(());
-        }
-        let key = pack(&self.bytes, start, end);
-        let mask = self.short.len() - 1;
-        let mut at = self.hash.key(key) as usize & mask;
-        while self.short[at].key != 0 {
-            at = (at + 1) & mask;
-        }
-        self.short[at] = Entry { key, ids: [id, NONE, NONE, NONE] };
-        Ok(())
-    }
-
-    /// Fills the table of joins: every way to cut a token into two tokens.
-    fn find_pairs(&mut self) {
-        let mut found = Vec::with_capacity(self.mergeable * 4);
-        for id in 0..self.mergeable as u32 {
-            let token = self.token(id);
-            for cut in 1..token.len() {
-                let left = self.lookup(&token[..cut]);
-                if left == NONE {
-                    continue;
-                }
-                let right = self.lookup(&token[cut..]);
-                if right != NONE {
-                    found.push((u64::from(left) << 32 | u64::from(right), id));
-                }
-            }
-            if let &[a, b] = token {
-                self.byte_pairs[usize::from(a) << 8 | usize::from(b)] = id;
-            }
-        }
-        let mask = (found.len() * 2).next_power_of_two() - 1;
-        self.pairs = vec![(u64::MAX, NONE); mask + 1];
-        for (pair, id) in found {
-            let mut at = self.hash.pair(pair) as usize & mask;
-            while self.pairs[at].0 != u64::MAX {
-                at = (at + 1) & mask;
-            }
-            self.pairs[at] = (pair, id);
-        }
-    }
-
-    /// Id of a mergeable token, NONE if the bytes are none.
-    fn lookup(&self, piece: &[u8]) -> u32 {
-        if piece.len() > INLINE {
-            return self.lookup_long(piece);
-        }
-        let key = pack(piece, 0, piece.len());
-        self.lookup_key(key, self.hash.key(key))
-    }
-
-    #[inline(always)]
-    fn lookup_key(&self, key: u128, hash: u64) -> u32 {
-        let mask = self.short.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            let entry = &self.short[at];
-            if entry.key == key {
-                return entry.ids[0];
-            }
-            if entry.key == 0 {
-                return NONE;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    fn lookup_long(&self, piece: &[u8]) -> u32 {
-        if piece.len() > self.longest { NONE } else { self.long.get(piece).copied().unwrap_or(NONE) }
-    }
-
-    /// Id that two adjacent tokens make.
-    #[inline]
-    fn join(&self, left: u32, right: u32) -> u32 {
-        let pair = u64::from(left) << 32 | u64::from(right);
-        let mask = self.pairs.len() - 1;
-        let mut at = self.hash.pair(pair) as usize & mask;
-        loop {
-            let (found, id) = self.pairs[at];
-            if found == pair || found == u64::MAX {
-                return id;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// Number of ids, specials and gaps included.
-    pub fn vocab_size(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Bytes of a token; none for an id that is not in use.
-    pub fn token(&self, id: u32) -> &[u8] {
-        &self.bytes[self.offsets[id as usize] as usize..self.offsets[id as usize + 1] as usize]
+        let vocab = Vocabulary::new(bytes, offsets, mergeable)?;
+        Ok(Encoder { splitter: Splitter::new(pattern)?, vocab, scratch: Mutex::default() })
     }
 
     /// Splitter of this vocabulary.
@@ -247,7 +94,7 @@ impl Encoder {
         let bytes = text.as_bytes();
         self.splitter.split(text, |start, end| {
             if end - start > INLINE {
-                let id = self.lookup_long(&bytes[start..end]);
+                let id = self.vocab.lookup_long(&bytes[start..end]);
                 if id != NONE {
                     out.push(id);
                 } else {
@@ -256,8 +103,8 @@ impl Encoder {
                 return;
             }
             let key = pack(bytes, start, end);
-            let hash = self.hash.key(key);
-            let id = self.lookup_key(key, hash);
+            let hash = self.vocab.hash.key(key);
+            let id = self.vocab.lookup_key(key, hash);
             if id != NONE {
                 out.push(id);
                 return;
@@ -298,9 +145,9 @@ impl Encoder {
         let (mut ids, mut joins) = ([0; SCAN], [NONE; SCAN]);
         let mut n = piece.len();
         for i in 0..n {
-            ids[i] = self.byte_ids[piece[i] as usize];
+            ids[i] = self.vocab.byte(piece[i]);
             if i + 1 < n {
-                joins[i] = allowed(self.byte_pairs[usize::from(piece[i]) << 8 | usize::from(piece[i + 1])]);
+                joins[i] = allowed(self.vocab.join_bytes(piece[i], piece[i + 1]));
             }
         }
         loop {
@@ -317,9 +164,9 @@ impl Encoder {
             ids.copy_within(at + 2..n, at + 1);
             joins.copy_within(at + 1..n, at);
             n -= 1;
-            joins[at] = if at + 1 < n { allowed(self.join(best, ids[at + 1])) } else { NONE };
+            joins[at] = if at + 1 < n { allowed(self.vocab.join(best, ids[at + 1])) } else { NONE };
             if at > 0 {
-                joins[at - 1] = allowed(self.join(ids[at - 1], best));
+                joins[at - 1] = allowed(self.vocab.join(ids[at - 1], best));
             }
         }
         out.extend_from_slice(&ids[..n]);
@@ -335,12 +182,12 @@ impl Encoder {
         let mut entries = std::mem::take(heap).into_vec();
         for i in 0..n {
             let joined = match piece.get(i + 1) {
-                Some(&next) => allowed(self.byte_pairs[usize::from(piece[i]) << 8 | usize::from(next)]),
+                Some(&next) => allowed(self.vocab.join_bytes(piece[i], next)),
                 None => NONE,
             };
             let next = if i + 1 < n { i as u32 + 1 } else { NONE };
             nodes.push(Node {
-                id: self.byte_ids[piece[i] as usize],
+                id: self.vocab.byte(piece[i]),
                 joined,
                 prev: if i > 0 { i as u32 - 1 } else { NONE },
                 next,
@@ -363,7 +210,7 @@ impl Encoder {
             nodes[at].joined = NONE;
             if next != NONE {
                 nodes[next as usize].prev = at as u32;
-                let id = allowed(self.join(joined, nodes[next as usize].id));
+                let id = allowed(self.vocab.join(joined, nodes[next as usize].id));
                 nodes[at].joined = id;
                 if id != NONE {
                     heap.push(Reverse(u64::from(id) << 32 | at as u64));
@@ -371,7 +218,7 @@ impl Encoder {
             }
             let prev = nodes[at].prev;
             if prev != NONE {
-                let id = allowed(self.join(nodes[prev as usize].id, joined));
+                let id = allowed(self.vocab.join(nodes[prev as usize].id, joined));
                 nodes[prev as usize].joined = id;
                 if id != NONE {
                     heap.push(Reverse(u64::from(id) << 32 | u64::from(prev)));
@@ -390,7 +237,7 @@ impl Encoder {
 
     /// The two ids that a mergeable token is joined from, or none for a token that no merge makes (the bytes).
     pub fn parents(&self, id: u32) -> Option<(u32, u32)> {
-        let (token, mut parts) = (self.token(id), Vec::new());
+        let (token, mut parts) = (self.vocab.token(id), Vec::new());
         if token.len() <= SCAN {
             self.merge_short(token, id, &mut parts);
         } else {
@@ -402,37 +249,6 @@ impl Encoder {
             [left, right] => Some((left, right)),
             _ => None,
         }
-    }
-
-    /// Number of mergeable tokens.
-    pub fn mergeable(&self) -> usize {
-        self.mergeable
-    }
-
-    /// Joins the bytes of `ids` into `out`, which has exactly their size; specials give their names.
-    pub fn decode_into(&self, ids: &[u32], out: &mut [u8]) -> Result<()> {
-        let invalid = |what: String| Error::new(STATUS_INVALID, format!("Cannot decode: {what}"));
-        let vocab = self.vocab_size();
-        let mut at = 0;
-        for &id in ids {
-            let i = id as usize;
-            let (start, end) =
-                if i < vocab { (self.offsets[i] as usize, self.offsets[i + 1] as usize) } else { (0, 0) };
-            if start == end {
-                return Err(invalid(format!("{} is no token, expected one of {vocab}", id as i32)));
-            }
-            let len = end - start;
-            // A copy of fixed size is one register; what it writes too much the next token overwrites.
-            if len <= COPY && at + COPY <= out.len() {
-                out[at..at + COPY].copy_from_slice(&self.bytes[start..start + COPY]);
-            } else if at + len <= out.len() {
-                out[at..at + len].copy_from_slice(&self.bytes[start..end]);
-            } else {
-                return Err(invalid("the text is longer than the buffer".into()));
-            }
-            at += len;
-        }
-        if at == out.len() { Ok(()) } else { Err(invalid("the text is shorter than the buffer".into())) }
     }
 }
 
@@ -484,7 +300,7 @@ mod tests {
 
     /// The definition: join the pair with the lowest id, leftmost first, until there is none.
     fn naive(encoder: &Encoder, text: &str) -> Vec<u32> {
-        let id = |bytes: &[u8]| (0..encoder.mergeable as u32).find(|&id| encoder.token(id) == bytes);
+        let id = |bytes: &[u8]| (0..encoder.vocab.mergeable() as u32).find(|&id| encoder.vocab.token(id) == bytes);
         let mut ids = Vec::new();
         encoder
             .splitter
@@ -528,7 +344,7 @@ mod tests {
             ENCODER.encode_into(text.as_bytes(), &mut ids).unwrap();
             prop_assert_eq!(&ids[1..], &naive(&ENCODER, &text)[..]);
             let mut bytes = vec![0; text.len()];
-            ENCODER.decode_into(&ids[1..], &mut bytes).unwrap();
+            ENCODER.vocab.decode_into(&ids[1..], &mut bytes).unwrap();
             prop_assert_eq!(bytes, text.into_bytes());
         }
 
@@ -555,15 +371,5 @@ mod tests {
     fn encode_refuses_what_is_not_utf8() {
         let error = ENCODER.encode_into(b"abc\xff", &mut Vec::new()).unwrap_err();
         assert_eq!((error.status, error.message.contains("byte 3")), (STATUS_DATA, true));
-    }
-
-    #[test]
-    fn new_needs_all_bytes_once() {
-        let offsets: Vec<i32> = (0..=255).collect();
-        let bytes: Vec<u8> = (0..255).collect();
-        let error = Encoder::new(PATTERN, &bytes, &offsets, 255).err().unwrap();
-        assert!(error.message.contains("byte 255 is no token"), "{error}");
-        let error = Encoder::new(PATTERN, b"aa", &[0, 1, 2], 2).err().unwrap();
-        assert!(error.message.contains("token 1 appears twice"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The tokenizer: byte-pair encoding from split pattern to ids.
 //!
-//! `split.rs` cuts text into pieces, `count.rs` counts them, `train.rs` makes the merges, `encode.rs` applies them, `batch.rs` runs
-//! many documents on all threads. Texts come as Arrow columns: one byte buffer and n + 1 offsets.
+//! `split.rs` cuts text into pieces, `count.rs` counts them, `train.rs` makes the merges, `vocab.rs` holds the tables that
+//! `encode.rs` applies, `batch.rs` runs many documents on all threads. Texts come as Arrow columns: one byte buffer and n + 1 offsets.
 
 mod batch;
 mod count;
@@ -9,9 +9,11 @@ mod encode;
 mod key;
 mod split;
 mod train;
+mod vocab;
 
 pub use batch::{Encoded, Trainer};
 pub use encode::{Encoder, Scratch};
+pub use vocab::Vocabulary;
 
 use crate::abi::STATUS_INVALID;
 use crate::context::{Context, lock};
@@ -193,7 +195,7 @@ pub unsafe extern "C" fn nc_bpe_merges(ctx: *mut Context, merges: *mut u8, token
     unsafe {
         entry(ctx, |_| {
             let encoder = EncoderHandle::get(tokenizer, "tokenizer")?;
-            let out = slice_mut::<[i32; 2]>(merges, encoder.mergeable());
+            let out = slice_mut::<[i32; 2]>(merges, encoder.vocab.mergeable());
             for (id, place) in out.iter_mut().enumerate() {
                 *place = encoder.parents(id as u32).map_or([-1, -1], |(left, right)| [left as i32, right as i32]);
             }
@@ -299,7 +301,7 @@ pub unsafe extern "C" fn nc_bpe_decode(
         entry(ctx, |_| {
             let encoder = EncoderHandle::get(tokenizer, "tokenizer")?;
             let text = slice_mut::<u8>(text, size(text_bytes, "textBytes")?);
-            encoder.decode_into(slice(ids, size(count, "count")?), text)
+            encoder.vocab.decode_into(slice(ids, size(count, "count")?), text)
         })
     }
 }
