@@ -51,9 +51,13 @@ export function listSteps(folder: string): number[] {
 /**
  * Reads the meta file of a step and checks that its files are there with the right sizes.
  *
+ * @param options.modelOnly optimizer files may be absent: generating and evaluating do without them
  * @throws {CheckpointError} "missing", "damaged" or "version".
  */
-export function readMeta(folder: string, step: number): CheckpointMeta {
+export function readMeta(
+  { folder, step }: { folder: string; step: number },
+  options: { modelOnly?: boolean } = {},
+): CheckpointMeta {
   const path = join(folder, fileNames(step).meta);
   const bytes = readIfPresent(path);
   if (bytes === undefined) {
@@ -65,7 +69,8 @@ export function readMeta(folder: string, step: number): CheckpointMeta {
   if (meta.step !== step) {
     throw new CheckpointError("damaged", `Cannot read "${path}": it is about step ${meta.step}, expected ${step}`);
   }
-  for (const file of meta.files) {
+  const needed = options.modelOnly ? meta.files.slice(0, 1) : meta.files;
+  for (const file of needed) {
     const size = fileSize(join(folder, file.name));
     if (size !== file.bytes) {
       const is = size === undefined ? "is missing" : `has ${size} bytes`;
@@ -85,13 +90,13 @@ export function readMeta(folder: string, step: number): CheckpointMeta {
  */
 export function findCheckpoint(
   folder: string,
-  options: { step?: number; log?: Log } = {},
+  options: { step?: number; modelOnly?: boolean; log?: Log } = {},
 ): FoundCheckpoint | undefined {
-  const { step, log = SILENT } = options;
-  if (step !== undefined) return { folder, step, meta: readMeta(folder, step) };
+  const { step, modelOnly, log = SILENT } = options;
+  if (step !== undefined) return { folder, step, meta: readMeta({ folder, step }, { modelOnly }) };
   for (const candidate of listSteps(folder).reverse()) {
     try {
-      return { folder, step: candidate, meta: readMeta(folder, candidate) };
+      return { folder, step: candidate, meta: readMeta({ folder, step: candidate }, { modelOnly }) };
     } catch (error) {
       if (!(error instanceof CheckpointError) || error.problem === "version") throw error;
       log.warn(`${error.message}; looking for an earlier checkpoint`);

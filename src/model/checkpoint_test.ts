@@ -307,6 +307,22 @@ Deno.test("saveCheckpoint() without optimizer state writes no file for it", asyn
   assertThrows(open, CheckpointError, "Cannot open optim_000003_rank0.safetensors");
 });
 
+Deno.test("a checkpoint without its optimizer files serves its model, and is not resumed from", async () => {
+  using rig = new Rig();
+  await rig.save(1);
+  await rig.save(2);
+  Deno.removeSync(join(rig.folder, fileNames(2).optimizer(0)));
+  assertEquals(findCheckpoint(rig.folder)?.step, 1);
+  assertEquals(findCheckpoint(rig.folder, { modelOnly: true })?.step, 2);
+  using mapped = new MappedCheckpoint({ nc: rig.nc, ctx: rig.ctx, folder: rig.folder });
+  assertEquals(mapped.step, 2);
+  await mapped.verify();
+  const open = () => new MappedCheckpoint({ nc: rig.nc, ctx: rig.ctx, folder: rig.folder, step: 2, rank: 0 });
+  assertThrows(open, CheckpointError, "optim_000002_rank0.safetensors is missing");
+  Deno.removeSync(join(rig.folder, fileNames(2).model));
+  assertEquals(findCheckpoint(rig.folder, { modelOnly: true })?.step, 1);
+});
+
 Deno.test("removeUnfinished() removes what a crash left and nothing of the current step or of others", async () => {
   using rig = new Rig();
   await rig.save(1);
@@ -353,7 +369,7 @@ Deno.test("several ranks: every rank writes its optimizer, rank 0 the rest", asy
   assertEquals(last, undefined);
   assertEquals(findCheckpoint(rig.folder), undefined);
   await rig.save(5, { ranks: { rank: 0, worldSize: 2, gather: (mine) => Promise.resolve([mine, sent!]) } });
-  assertEquals(readMeta(rig.folder, 5).files.map(({ name }) => name), [
+  assertEquals(readMeta({ folder: rig.folder, step: 5 }).files.map(({ name }) => name), [
     "model_000005.safetensors",
     "optim_000005_rank0.safetensors",
     "optim_000005_rank1.safetensors",

@@ -51,7 +51,7 @@ export class MappedCheckpoint implements Disposable {
    */
   constructor(options: NativeContext & { folder: string; step?: number; rank?: number }) {
     const { folder, step, rank } = options;
-    const found = findCheckpoint(folder, { step });
+    const found = findCheckpoint(folder, { step, modelOnly: rank === undefined });
     if (found === undefined) {
       throw new CheckpointError("missing", `Cannot open a checkpoint in "${folder}": it holds no valid one`);
     }

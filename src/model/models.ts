@@ -137,7 +137,7 @@ export function chooseModel(base: string, choice: ModelChoice = {}): ChosenModel
   if (source === undefined) wanted.sort((a, b) => newest(b) - newest(a));
   for (const models of wanted) {
     for (const model of models.toSorted(byPreference)) {
-      const found = findCheckpoint(model.folder, { step, log });
+      const found = findCheckpoint(model.folder, { step, modelOnly: true, log });
       if (found === undefined) continue;
       const { run, stage } = model;
       const place = run === undefined ? "the base folder" : `run "${run}"`;
@@ -197,7 +197,7 @@ export interface StepInfo {
 export function inspectModel(model: Model): StepInfo[] {
   return model.steps.map((step) => {
     try {
-      const meta = readMeta(model.folder, step);
+      const meta = readMeta({ folder: model.folder, step });
       const bytes = meta.files.reduce((sum, file) => sum + file.bytes, 0);
       return { step, bytes, checkpoint: { folder: model.folder, step, meta } };
     } catch (error) {
