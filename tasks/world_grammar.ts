@@ -86,6 +86,8 @@ const IRREGULAR: Readonly<Record<string, string>> = {
 
 /** Returns the plural of a noun. */
 export function plural(noun: string): string {
+  const of = noun.indexOf(" of "); // pieces of furniture
+  if (of > 0) return plural(noun.slice(0, of)) + noun.slice(of);
   if (IRREGULAR[noun] !== undefined) return IRREGULAR[noun];
   if (/[^aeiou]y$/.test(noun)) return `${noun.slice(0, -1)}ies`;
   return /(s|x|ch|sh)$/.test(noun) ? `${noun}es` : `${noun}s`;

@@ -101,7 +101,13 @@ Deno.test("Scene.say() repeats numbered slots, fits articles and plurals, and ca
   const [first, second] = scene.raw("{animal#1}/{animal#1}").split("/");
   assertEquals(first, second);
   assertEquals(capitalise('"why?" she asked. "so." then "no."'), '"Why?" she asked. "So." Then "no."');
-  assertEquals(["mouse", "berry", "fox", "day"].map(plural), ["mice", "berries", "foxes", "days"]);
+  assertEquals(["mouse", "berry", "fox", "day", "piece of cake"].map(plural), [
+    "mice",
+    "berries",
+    "foxes",
+    "days",
+    "pieces of cake",
+  ]);
   assertEquals(["useful owl", "owl", "hour"].map(withArticle), ["a useful owl", "an owl", "an hour"]);
 });
 

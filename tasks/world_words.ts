@@ -242,7 +242,7 @@ export const KINDS: readonly (readonly [kind: string, members: readonly string[]
   ["flower", FLOWERS],
   ["fruit", FRUITS],
   ["vegetable", VEGETABLES],
-  ["tool", TOOLS],
+  ["tool", TOOLS.filter((word) => !["scissors", "pliers", "bellows"].includes(word))],
   ["kitchen thing", KITCHEN],
   ["piece of furniture", FURNITURE],
   ["piece of clothing", CLOTHES.filter((word) => !word.endsWith("s") || word === "dress")],

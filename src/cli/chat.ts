@@ -146,7 +146,9 @@ function statsText({ stats }: Conversation): string {
   const { turns, contextTokens, contextLen, droppedTurns, answerTokens, lastTokens, lastFirstMs, lastTokPerSec } =
     stats;
   const lines = [
-    `${turns} turns, ${droppedTurns} of them dropped; ${contextTokens} of ${contextLen} tokens of the context used`,
+    `${turns} ${
+      turns === 1 ? "turn" : "turns"
+    }, ${droppedTurns} of them dropped; ${contextTokens} of ${contextLen} tokens of the context used`,
     `${answerTokens} tokens answered`,
   ];
   if (lastTokens > 0) {

@@ -116,7 +116,7 @@ Deno.test("chatLoop() knows its commands and names unknown ones", async () => {
   ]);
   await chatLoop(options);
   const { err } = seen();
-  for (const text of ["/save", "1 turns", "3 tokens", 'no command "/nonsense x"', "Forgotten", "0 turns"]) {
+  for (const text of ["/save", "1 turn,", "3 tokens", 'no command "/nonsense x"', "Forgotten", "0 turns"]) {
     assertStringIncludes(err, text);
   }
   assertEquals(conversation.messages, []);

@@ -4,8 +4,7 @@
  * Prompts run in chunks through a cache of one row, so that memory does not grow with the prompt and the other rows stay as they are;
  * bits do not depend on how a prompt is cut (DESIGN section 2). Logits stay on the device: only the drawn ids come back.
  */
-import type { GPT, GPTConfig } from "../model/gpt.ts";
-import { GPT as Twin } from "../model/gpt.ts";
+import { GPT, type GPTConfig } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
 import { Arena } from "../tensor/arena.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
@@ -147,7 +146,7 @@ export class GptDecoder implements Decoder {
 function planArena(config: GPTConfig, sizes: { rows: number; chunk: number; dtype: ComputeType }): number {
   const { rows, chunk, dtype } = sizes;
   using device = new PlanDevice();
-  using model = new Twin(device, config, { dtype, training: false });
+  using model = new GPT(device, config, { dtype, training: false });
   using arena = new Arena(device, UNBOUNDED);
   const tape = new Tape(device, arena, { training: false });
   for (const [B, T] of [[1, chunk], [rows, 1]]) {
