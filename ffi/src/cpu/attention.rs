@@ -12,7 +12,10 @@ use crate::context::{Memory, count};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::{fail, pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
-use crate::cpu::tile::{MAX_D, PackRows, PackTransposed, Parts, Product, Start, TILE, UnpackTransposed, with_scratch};
+use crate::cpu::tile::{
+    MAX_D, PackRows, PackTransposed, PairRows, Parts, Product, Start, TILE, UnpackTransposed, multiply, pairs_usable,
+    with_scratch,
+};
 use crate::guard::{Error, Result, entry};
 use std::ffi::c_void;
 
@@ -114,10 +117,12 @@ pub static LANE: [f32; TILE] = {
     lanes
 };
 
-/// Turns scores (keys, TILE) into weights e^(s - m) with the new running maximum m; updates m, l and gives the factor of what was
-/// summed before.
+/// Turns products q.k (keys, TILE) into weights e^(scale q.k - m) with the new running maximum m, in place: as f32, or as words of
+/// two keys each in the first half of the rows. Updates m, l and gives the factor of what was summed before.
 struct Softmax {
     s: *mut f32,
+    scale: f32,
+    pairs: bool,
     m: *mut f32,
     l: *mut f32,
     factor: *mut f32,
@@ -130,28 +135,41 @@ impl Kernel for Softmax {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Softmax { s, m, l, factor, queries, keys, mask } = self;
+        let Softmax { s, scale, pairs, m, l, factor, queries, keys, mask } = self;
         // SAFETY: s has keys * TILE elements; m, l and factor have TILE.
         unsafe {
+            let scale = V::splat(scale);
             for i in (0..queries).step_by(V::N) {
                 let lane = V::load(LANE.as_ptr().add(i));
                 let old = V::load(m.add(i));
                 let mut largest = old;
                 for j in 0..keys {
-                    let mut x = V::load(s.add(j * TILE + i));
+                    let mut x = V::load(s.add(j * TILE + i)).mul(scale);
                     if let Some(mask) = mask {
                         x = mask.apply(x, lane, j, V::splat(f32::NEG_INFINITY));
-                        x.store(s.add(j * TILE + i));
                     }
+                    x.store(s.add(j * TILE + i));
                     largest = largest.max(x);
                 }
                 // Finite where nothing is seen yet, so that e^(-inf - m) is 0 and not NaN.
                 let base = V::splat(f32::MIN).max(largest);
                 let mut sum = V::splat(0.0);
-                for j in 0..keys {
-                    let p = V::load(s.add(j * TILE + i)).sub(base).exp();
-                    p.store(s.add(j * TILE + i));
-                    sum = sum.add(p);
+                if pairs {
+                    for j in (0..keys).step_by(2) {
+                        let low = V::load(s.add(j * TILE + i)).sub(base).exp();
+                        let mut high = V::splat(0.0);
+                        if j + 1 < keys {
+                            high = V::load(s.add((j + 1) * TILE + i)).sub(base).exp();
+                        }
+                        low.store_pairs(high, s.add(j / 2 * TILE + i));
+                        sum = sum.add(low).add(high);
+                    }
+                } else {
+                    for j in 0..keys {
+                        let p = V::load(s.add(j * TILE + i)).sub(base).exp();
+                        p.store(s.add(j * TILE + i));
+                        sum = sum.add(p);
+                    }
                 }
                 let shrink = old.sub(base).exp();
                 sum.fma(V::load(l.add(i)), shrink).store(l.add(i));
@@ -207,16 +225,23 @@ impl<E: Element> Task<'_, E> {
                 std::slice::from_raw_parts_mut(l, TILE).fill(0.0);
                 std::slice::from_raw_parts_mut(ot, D * TILE).fill(0.0);
                 let q = self.q.add((token * H + self.h) * D);
-                dispatch(PackTransposed { y: qt, x: q, stride: H * D, rows: queries, D, factor: scale });
+                let pairs = !E::IS_F32 && pairs_usable(D);
+                pack_transposed(qt, q, H * D, queries, D, pairs);
 
                 let end = self.q0 + queries; // keys before it are seen by some query
                 let mut j0 = self.shape.first_key(self.q0) / TILE * TILE;
                 while j0 < end {
                     let keys = TILE.min(end - j0);
                     let at = ((self.b * T + j0) * G + self.h * G / H) * D;
-                    let (k, k_stride) = widen(self.k.add(at), kv[0], self.shape, keys);
-                    let (v, v_stride) = widen(self.v.add(at), kv[1], self.shape, keys);
-                    dispatch(Product {
+                    let (k, v) = (self.k.add(at), self.v.add(at));
+                    let ((k, k_stride), (v, v_stride)) = if pairs {
+                        let (y, stride, width) = (kv[1], G * D, self.shape.width());
+                        dispatch(PairRows { y, x: v.cast(), stride, rows: keys, D, width });
+                        ((k.cast(), stride / 2), (y.cast_const(), width))
+                    } else {
+                        (widen(k, kv[0], self.shape, keys), widen(v, kv[1], self.shape, keys))
+                    };
+                    multiply(Product {
                         c: st, // (key, query)
                         c_stride: TILE,
                         a: k,
@@ -225,14 +250,15 @@ impl<E: Element> Task<'_, E> {
                         b: qt,
                         b_stride: TILE,
                         rows: keys,
-                        depth: D,
+                        depth: if pairs { D / 2 } else { D },
                         columns: queries,
                         start: Start::Zero,
+                        pairs,
                     });
                     let mask = Mask { ahead: self.q0 as isize - j0 as isize, window: self.shape.window };
                     let mask = mask.cuts(queries, keys).then_some(mask);
-                    dispatch(Softmax { s: st, m, l, factor, queries, keys, mask });
-                    dispatch(Product {
+                    dispatch(Softmax { s: st, scale, pairs, m, l, factor, queries, keys, mask });
+                    multiply(Product {
                         c: ot, // (d, query)
                         c_stride: TILE,
                         a: v,
@@ -241,9 +267,10 @@ impl<E: Element> Task<'_, E> {
                         b: st,
                         b_stride: TILE,
                         rows: D,
-                        depth: keys,
+                        depth: if pairs { keys.div_ceil(2) } else { keys },
                         columns: queries,
                         start: Start::Scaled(factor),
+                        pairs,
                     });
                     j0 += TILE;
                 }
@@ -259,6 +286,21 @@ impl<E: Element> Task<'_, E> {
     }
 }
 
+/// Rows of q or dO as (D, TILE) f32, or as (D / 2, TILE) words of two elements each.
+///
+/// # Safety
+/// x has `rows` rows of D, `stride` apart; y has D * TILE elements.
+pub unsafe fn pack_transposed<E: Element>(y: *mut f32, x: *const E, stride: usize, rows: usize, D: usize, pairs: bool) {
+    // SAFETY: as promised; a row of D bf16 is one of D / 2 words.
+    unsafe {
+        if pairs {
+            dispatch(PackTransposed { y, x: x.cast::<f32>(), stride: stride / 2, rows, D: D / 2 });
+        } else {
+            dispatch(PackTransposed { y, x, stride, rows, D });
+        }
+    }
+}
+
 /// Rows of k or v as f32 and their distance: f32 in place, bf16 widened into `scratch`.
 ///
 /// # Safety
@@ -269,7 +311,7 @@ unsafe fn widen<E: Element>(x: *const E, scratch: *mut f32, shape: &Shape, rows:
         return (x.cast(), stride);
     }
     // SAFETY: as promised.
-    unsafe { dispatch(PackRows { y: scratch, x, stride, rows, D: shape.D, width, factor: 1.0 }) };
+    unsafe { dispatch(PackRows { y: scratch, x, stride, rows, D: shape.D, width }) };
     (scratch, width)
 }
 

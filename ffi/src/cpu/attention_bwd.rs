@@ -11,22 +11,26 @@
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
 use crate::context::Memory;
-use crate::cpu::attention::{LANE, Mask, Shape, row_length};
+use crate::cpu::attention::{LANE, Mask, Shape, pack_transposed, row_length};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::pieces;
 use crate::cpu::rmsnorm::dot;
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::cpu::tile::{
-    PackRows, PackTransposed, Parts, Product, Start, TILE, UnpackRows, UnpackTransposed, with_scratch,
+    PackRows, PairRows, Parts, Product, Start, TILE, UnpackRows, UnpackTransposed, multiply, pairs_usable, with_scratch,
 };
 use crate::guard::{Result, entry};
 use std::ffi::c_void;
 use std::ops::Range;
 
-/// p = e^(s - lse) in place of the scores s and ds = p (dp - delta) in place of dp, both (keys, TILE).
+/// p = e^(scale q.k - lse) in place of the products s and ds = scale p (dp - delta) in place of dp, both (keys, TILE).
+/// With `pairs` rows hold bf16 in their first half instead, and `ds` takes ds as words of two keys each, (keys / 2, TILE).
 struct ScoreGradient {
     s: *mut f32,
     dp: *mut f32,
+    ds: *mut f32,
+    scale: f32,
+    pairs: bool,
     lse: *const f32,
     delta: *const f32,
     queries: usize,
@@ -38,21 +42,35 @@ impl Kernel for ScoreGradient {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let ScoreGradient { s, dp, lse, delta, queries, keys, mask } = self;
-        // SAFETY: s and dp have keys * TILE elements; lse and delta have TILE.
+        let ScoreGradient { s, dp, ds: words, scale, pairs, lse, delta, queries, keys, mask } = self;
+        // SAFETY: s and dp have keys * TILE elements, ds half as many (rounded up to rows); lse and delta have TILE.
         unsafe {
+            let scale = V::splat(scale);
             for i in (0..queries).step_by(V::N) {
                 let (lane, lse, delta) = (V::load(LANE.as_ptr().add(i)), V::load(lse.add(i)), V::load(delta.add(i)));
+                let mut low = V::splat(0.0);
                 for j in 0..keys {
                     let at = j * TILE + i;
-                    let mut p = V::load(s.add(at)).sub(lse).exp();
-                    let mut ds = p.mul(V::load(dp.add(at)).sub(delta));
+                    let mut p = V::load(s.add(at)).mul(scale).sub(lse).exp();
+                    let mut ds = p.mul(V::load(dp.add(at)).sub(delta)).mul(scale);
                     if let Some(mask) = mask {
                         p = mask.apply(p, lane, j, V::splat(0.0));
                         ds = mask.apply(ds, lane, j, V::splat(0.0));
                     }
-                    p.store(s.add(at));
-                    ds.store(dp.add(at));
+                    if !pairs {
+                        p.store(s.add(at));
+                        ds.store(dp.add(at));
+                        continue;
+                    }
+                    // Lanes i.. go to the words i / 2.., which were read before.
+                    p.store_bf16(s.add(j * TILE).cast::<u16>().add(i));
+                    ds.store_bf16(dp.add(j * TILE).cast::<u16>().add(i));
+                    if j % 2 == 1 {
+                        low.store_pairs(ds, words.add(j / 2 * TILE + i));
+                    } else if j + 1 == keys {
+                        ds.store_pairs(V::splat(0.0), words.add(j / 2 * TILE + i));
+                    }
+                    low = ds;
                 }
             }
         }
@@ -80,6 +98,11 @@ impl<E: Element> Kernel for RowDots<E> {
             }
         }
     }
+}
+
+/// Whether products run on pairs of bf16.
+fn pairs<E: Element>(D: usize) -> bool {
+    !E::IS_F32 && pairs_usable(D)
 }
 
 /// Operands of a call.
@@ -114,25 +137,26 @@ struct Task<'a, E> {
 
 /// Scratch of a task.
 struct Buffers {
-    qt: *mut f32,  // (D, query), scaled
-    dot: *mut f32, // (D, query)
-    dqt: *mut f32, // (D, query)
-    qn: *mut f32,  // (query, width), scaled
-    don: *mut f32, // (query, width)
-    st: *mut f32,  // (key, query)
-    dpt: *mut f32, // (key, query)
-    lse: *mut f32, // (query)
-    delta: *mut f32,
-    scale: *mut f32,
-    kn: *mut f32, // (keys of the task, width)
-    vn: *mut f32,
-    dk: *mut f32,
-    dv: *mut f32,
+    qt: *mut f32,    // (D, query), or words of two elements (D / 2, query)
+    dot: *mut f32,   // the same of dO
+    dqt: *mut f32,   // (D, query)
+    qn: *mut f32,    // (query, width), or words of two queries (query / 2, width)
+    don: *mut f32,   // the same of dO
+    st: *mut f32,    // (key, query)
+    dpt: *mut f32,   // (key, query)
+    dst: *mut f32,   // words of two keys (key / 2, query)
+    lse: *mut f32,   // (query)
+    delta: *mut f32, // (query)
+    one: *mut f32,   // (query)
+    kn: *mut f32,    // (keys of the task, width), or words of two keys (keys / 2, width)
+    vn: *mut f32,    // (keys of the task, width)
+    dk: *mut f32,    // (keys of the task, width)
+    dv: *mut f32,    // (keys of the task, width)
 }
 
 impl Buffers {
     fn elements(shape: &Shape, keys: usize) -> usize {
-        3 * shape.D * TILE + 2 * TILE * shape.width() + 2 * TILE * TILE + 3 * TILE + 4 * keys * shape.width()
+        3 * shape.D * TILE + 2 * TILE * shape.width() + 3 * TILE * TILE + 3 * TILE + 4 * keys * shape.width()
     }
 
     /// # Safety
@@ -149,9 +173,10 @@ impl Buffers {
                 don: parts.take(TILE * width),
                 st: parts.take(TILE * TILE),
                 dpt: parts.take(TILE * TILE),
+                dst: parts.take(TILE * TILE),
                 lse: parts.take(TILE),
                 delta: parts.take(TILE),
-                scale: parts.take(TILE),
+                one: parts.take(TILE),
                 kn: parts.take(keys * width),
                 vn: parts.take(keys * width),
                 dk: parts.take(keys * width),
@@ -165,7 +190,7 @@ impl<E: Element> Task<'_, E> {
     /// # Safety
     /// The operands are valid for the shape; the task's parts of the outputs are its own.
     unsafe fn run(&self) {
-        let Shape { T, H, G, D, scale, .. } = *self.shape;
+        let Shape { T, H, G, D, .. } = *self.shape;
         let (width, x) = (self.shape.width(), self.operands);
         let keys = self.keys.end.min(self.length).saturating_sub(self.keys.start); // valid ones
         let first = ((self.b * T + self.keys.start) * G + self.heads.start * G / H) * D;
@@ -173,11 +198,14 @@ impl<E: Element> Task<'_, E> {
         unsafe {
             with_scratch(Buffers::elements(self.shape, keys), |start| {
                 let y = Buffers::new(start, self.shape, keys);
-                for (y, x) in [(y.kn, x.k), (y.vn, x.v)] {
-                    let x = x.as_ptr().wrapping_add(first);
-                    dispatch(PackRows { y, x, stride: G * D, rows: keys, D, width, factor: 1.0 });
+                let (k, v) = (x.k.as_ptr().wrapping_add(first), x.v.as_ptr().wrapping_add(first));
+                if pairs::<E>(D) {
+                    dispatch(PairRows { y: y.kn, x: k.cast(), stride: G * D, rows: keys, D, width });
+                } else {
+                    dispatch(PackRows { y: y.kn, x: k, stride: G * D, rows: keys, D, width });
+                    dispatch(PackRows { y: y.vn, x: v, stride: G * D, rows: keys, D, width });
                 }
-                std::slice::from_raw_parts_mut(y.scale, TILE).fill(scale);
+                std::slice::from_raw_parts_mut(y.one, TILE).fill(1.0);
                 if self.dkv {
                     std::slice::from_raw_parts_mut(y.dk, keys * width).fill(0.0);
                     std::slice::from_raw_parts_mut(y.dv, keys * width).fill(0.0);
@@ -206,7 +234,7 @@ impl<E: Element> Task<'_, E> {
     /// # Safety
     /// As `run`.
     unsafe fn query_tile(&self, y: &Buffers, h: usize, q0: usize) {
-        let Shape { T, H, D, scale, window, .. } = *self.shape;
+        let Shape { T, H, G, D, scale, window, .. } = *self.shape;
         let (width, x) = (self.shape.width(), self.operands);
         let rows = TILE.min(T - q0);
         let queries = rows.min(self.length.saturating_sub(q0));
@@ -228,10 +256,16 @@ impl<E: Element> Task<'_, E> {
             }
             let (q, d_o, o) = (x.q.as_ptr().add(at), x.d_o.as_ptr().add(at), x.o.as_ptr().add(at));
             let stride = H * D;
-            dispatch(PackTransposed { y: y.qt, x: q, stride, rows: queries, D, factor: scale });
-            dispatch(PackTransposed { y: y.dot, x: d_o, stride, rows: queries, D, factor: 1.0 });
-            dispatch(PackRows { y: y.qn, x: q, stride, rows: queries, D, width, factor: scale });
-            dispatch(PackRows { y: y.don, x: d_o, stride, rows: queries, D, width, factor: 1.0 });
+            let pairs = pairs::<E>(D);
+            pack_transposed(y.qt, q, stride, queries, D, pairs);
+            pack_transposed(y.dot, d_o, stride, queries, D, pairs);
+            if pairs {
+                dispatch(PairRows { y: y.qn, x: q.cast(), stride, rows: queries, D, width });
+                dispatch(PairRows { y: y.don, x: d_o.cast(), stride, rows: queries, D, width });
+            } else {
+                dispatch(PackRows { y: y.qn, x: q, stride, rows: queries, D, width });
+                dispatch(PackRows { y: y.don, x: d_o, stride, rows: queries, D, width });
+            }
             dispatch(RowDots { y: y.delta, x: d_o, z: o, stride, rows: queries, D });
             if self.dq {
                 std::ptr::copy_nonoverlapping(y.delta, x.delta.as_ptr().add(statistics), queries);
@@ -246,25 +280,34 @@ impl<E: Element> Task<'_, E> {
             for j0 in (begin..end).step_by(TILE) {
                 let keys = TILE.min(end - j0);
                 let row = (j0 - self.keys.start) * width;
-                let (k, v) = (y.kn.add(row), y.vn.add(row));
+                // Rows of k and v with elements of a key side by side, and k with keys along the sum.
+                let (k, v, key_stride, k_deep) = if pairs {
+                    let at = ((self.b * T + j0) * G + h * G / H) * D;
+                    let (k, v) = (x.k.as_ptr().add(at), x.v.as_ptr().add(at));
+                    (k.cast(), v.cast(), G * D / 2, y.kn.add(row / 2))
+                } else {
+                    (y.kn.add(row), y.vn.add(row), width, y.kn.add(row))
+                };
                 let scores = Product {
                     c: y.st, // (key, query)
                     c_stride: TILE,
                     a: k,
-                    a_row: width,
+                    a_row: key_stride,
                     a_depth: 1,
                     b: y.qt,
                     b_stride: TILE,
                     rows: keys,
-                    depth: D,
+                    depth: if pairs { D / 2 } else { D },
                     columns: queries,
                     start: Start::Zero,
+                    pairs,
                 };
-                dispatch(Product { c: y.dpt, a: v, b: y.dot, ..scores });
-                dispatch(scores);
+                multiply(Product { c: y.dpt, a: v, b: y.dot, ..scores });
+                multiply(scores);
                 let mask = Mask { ahead: q0 as isize - j0 as isize, window };
                 let mask = mask.cuts(queries, keys).then_some(mask);
-                dispatch(ScoreGradient { s: y.st, dp: y.dpt, lse: y.lse, delta: y.delta, queries, keys, mask });
+                let (s, dp, ds, lse, delta) = (y.st, y.dpt, y.dst, y.lse, y.delta);
+                dispatch(ScoreGradient { s, dp, ds, scale, pairs, lse, delta, queries, keys, mask });
                 if self.dkv {
                     let d_values = Product {
                         c: y.dv.add(row), // (key, width)
@@ -275,32 +318,34 @@ impl<E: Element> Task<'_, E> {
                         b: y.don,
                         b_stride: width,
                         rows: keys,
-                        depth: queries,
+                        depth: if pairs { queries.div_ceil(2) } else { queries },
                         columns: D,
                         start: Start::Keep,
+                        pairs,
                     };
-                    dispatch(Product { c: y.dk.add(row), a: y.dpt, b: y.qn, ..d_values });
-                    dispatch(d_values);
+                    multiply(Product { c: y.dk.add(row), a: y.dpt, b: y.qn, ..d_values });
+                    multiply(d_values);
                 }
                 if self.dq {
-                    dispatch(Product {
+                    multiply(Product {
                         c: y.dqt, // (d, query)
                         c_stride: TILE,
-                        a: k,
+                        a: k_deep,
                         a_row: 1,
                         a_depth: width,
-                        b: y.dpt,
+                        b: if pairs { y.dst } else { y.dpt },
                         b_stride: TILE,
                         rows: D,
-                        depth: keys,
+                        depth: if pairs { keys.div_ceil(2) } else { keys },
                         columns: queries,
                         start,
+                        pairs,
                     });
                     start = Start::Keep;
                 }
             }
             if self.dq {
-                dispatch(UnpackTransposed { y: dq, x: y.dqt, factor: y.scale, stride, rows: queries, D });
+                dispatch(UnpackTransposed { y: dq, x: y.dqt, factor: y.one, stride, rows: queries, D });
             }
         }
     }

@@ -30,6 +30,8 @@ pub unsafe trait Lanes: Copy {
     unsafe fn store(self, p: *mut f32);
     unsafe fn load_bf16(p: *const u16) -> Self;
     unsafe fn store_bf16(self, p: *mut u16);
+    /// Stores a word per lane: the bf16 of self in its low half, that of `high` in its high half.
+    unsafe fn store_pairs(self, high: Self, p: *mut f32);
     fn add(self, b: Self) -> Self;
     fn sub(self, b: Self) -> Self;
     fn mul(self, b: Self) -> Self;
@@ -138,6 +140,13 @@ unsafe impl Lanes for Plain {
         unsafe { p.cast::<[u16; 8]>().write_unaligned(self.0.map(bf16_from_f32)) }
     }
     #[inline(always)]
+    unsafe fn store_pairs(self, high: Self, p: *mut f32) {
+        let pair = |low, high| u32::from(bf16_from_f32(low)) | u32::from(bf16_from_f32(high)) << 16;
+        let words: [u32; 8] = std::array::from_fn(|i| pair(self.0[i], high.0[i]));
+        // SAFETY: the caller gives N writable elements.
+        unsafe { p.cast::<[u32; 8]>().write_unaligned(words) }
+    }
+    #[inline(always)]
     fn add(self, b: Self) -> Self {
         self.map(b, |a, b| a + b)
     }
@@ -204,6 +213,23 @@ unsafe impl Lanes for Plain {
 pub struct Avx2(__m256);
 
 #[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// The nearest bf16 in the upper half of each lane; the lower half is junk.
+    #[inline(always)]
+    fn rounded(self) -> __m256i {
+        // SAFETY: a value proves AVX2.
+        unsafe {
+            let bits = _mm256_castps_si256(self.0);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            _mm256_blendv_epi8(rounded, quiet, nan)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 // SAFETY (all blocks of this implementation): a value or the caller's promise proves AVX2 and FMA; pointers as in the trait.
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Lanes for Avx2 {
@@ -231,14 +257,16 @@ unsafe impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16) {
         unsafe {
-            let bits = _mm256_castps_si256(self.0);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
-            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            let high = _mm256_srli_epi32::<16>(self.rounded());
             let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
             _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, high: Self, p: *mut f32) {
+        unsafe {
+            let low = _mm256_srli_epi32::<16>(self.rounded());
+            _mm256_storeu_si256(p.cast(), _mm256_blend_epi16::<0xaa>(low, high.rounded()));
         }
     }
     #[inline(always)]
@@ -329,6 +357,36 @@ unsafe impl Lanes for Avx2 {
 pub struct Avx512(__m512);
 
 #[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// The nearest bf16 in the upper half of each lane; the lower half is junk.
+    #[inline(always)]
+    fn rounded(self) -> __m512i {
+        // SAFETY: a value proves AVX-512.
+        unsafe {
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
+        }
+    }
+
+    /// self + a.low * b.low + a.high * b.high, where each lane of a and b is a pair of bf16.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 BF16.
+    #[inline(always)]
+    pub unsafe fn add_pairs(self, a: Self, b: Self) -> Self {
+        // SAFETY: by contract; __m512bh is the same 64 bytes.
+        unsafe {
+            let a = std::mem::transmute::<__m512, __m512bh>(a.0);
+            let b = std::mem::transmute::<__m512, __m512bh>(b.0);
+            Avx512(_mm512_dpbf16_ps(self.0, a, b))
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 // SAFETY (all blocks of this implementation): a value or the caller's promise proves AVX-512; pointers as in the trait.
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Lanes for Avx512 {
@@ -363,13 +421,13 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(self.rounded()))) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(self, high: Self, p: *mut f32) {
         unsafe {
-            let bits = _mm512_castps_si512(self.0);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
-            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded)));
+            let low = _mm512_srli_epi32::<16>(self.rounded());
+            _mm512_storeu_si512(p.cast(), _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high.rounded()));
         }
     }
     #[inline(always)]
@@ -667,16 +725,18 @@ mod tests {
         }
     }
 
-    struct Convert<'a>(&'a [f32], &'a mut [u16], &'a mut [f32]);
+    struct Convert<'a>(&'a [f32], &'a mut [u16], &'a mut [f32], &'a mut [f32]);
     impl Kernel for Convert<'_> {
         type Output = ();
         #[inline(always)]
         unsafe fn run<V: Lanes>(self) {
-            for ((x, y), z) in
-                self.0.chunks_exact(V::N).zip(self.1.chunks_exact_mut(V::N)).zip(self.2.chunks_exact_mut(V::N))
-            {
-                unsafe { V::load(x.as_ptr()).store_bf16(y.as_mut_ptr()) };
-                unsafe { V::load_bf16(y.as_ptr()).store(z.as_mut_ptr()) };
+            for i in (0..self.0.len()).step_by(V::N) {
+                unsafe {
+                    let x = V::load(self.0[i..].as_ptr());
+                    x.store_bf16(self.1[i..].as_mut_ptr());
+                    V::load_bf16(self.1[i..].as_ptr()).store(self.2[i..].as_mut_ptr());
+                    x.store_pairs(V::splat(-3.0), self.3[i..].as_mut_ptr());
+                }
             }
         }
     }
@@ -686,11 +746,12 @@ mod tests {
         let mut x: Vec<f32> = (0..4096u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9))).collect();
         x[..4].copy_from_slice(&[f32::NAN, f32::INFINITY, -0.0, f32::from_bits(0x7f80_0001)]);
         for isa in Isa::ALL.into_iter().filter(|&isa| isa <= detected()) {
-            let (mut y, mut z) = (vec![0u16; x.len()], vec![0.0; x.len()]);
-            unsafe { dispatch_on(isa, Convert(&x, &mut y, &mut z)) };
+            let (mut y, mut z, mut pairs) = (vec![0u16; x.len()], vec![0.0; x.len()], vec![0.0; x.len()]);
+            unsafe { dispatch_on(isa, Convert(&x, &mut y, &mut z, &mut pairs)) };
             for i in 0..x.len() {
                 assert_eq!(y[i], bf16_from_f32(x[i]), "{} {}", isa.name(), x[i]);
                 assert_eq!(z[i].to_bits(), f32_from_bf16(y[i]).to_bits());
+                assert_eq!(pairs[i].to_bits(), u32::from(y[i]) | u32::from(bf16_from_f32(-3.0)) << 16);
             }
         }
     }

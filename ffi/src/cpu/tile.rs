@@ -4,8 +4,14 @@
 //!
 //! A is read one element at a time (any strides, so a transpose costs nothing), B and C one vector at a time: vector lanes run along
 //! i. Tiles are TILE wide in i, padded with zeros, and aligned to a cache line.
+//!
+//! On CPUs with bf16 dot products an operand word may hold a pair of bf16, neighbours in k, in place of one f32: depth and strides
+//! then count words. A transpose of words moves pairs as it moves f32.
 
-use crate::cpu::simd::{Element, Kernel, Lanes, MAX_LANES};
+use crate::cpu::isa::{Isa, isa};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::Avx512;
+use crate::cpu::simd::{Element, Kernel, Lanes, MAX_LANES, dispatch};
 use std::cell::RefCell;
 
 /// Queries of a query tile and keys of a key tile; a multiple of every lane count.
@@ -37,13 +43,67 @@ pub struct Product {
     pub depth: usize,
     pub columns: usize,
     pub start: Start,
+    /// Words of A and B are pairs of bf16; only where `pairs_usable` says so.
+    pub pairs: bool,
+}
+
+/// One step of a sum over k.
+trait Step<V> {
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn step(sum: V, a: V, b: V) -> V;
+}
+
+struct Floats;
+impl<V: Lanes> Step<V> for Floats {
+    #[inline(always)]
+    unsafe fn step(sum: V, a: V, b: V) -> V {
+        sum.fma(a, b)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Pairs;
+#[cfg(target_arch = "x86_64")]
+impl Step<Avx512> for Pairs {
+    #[inline(always)]
+    unsafe fn step(sum: Avx512, a: Avx512, b: Avx512) -> Avx512 {
+        // SAFETY: by contract.
+        unsafe { sum.add_pairs(a, b) }
+    }
+}
+
+/// Whether products of bf16 pairs run here, for heads of D elements.
+pub fn pairs_usable(D: usize) -> bool {
+    isa() >= Isa::Avx512Bf16 && D.is_multiple_of(2)
+}
+
+/// Runs a product.
+///
+/// # Safety
+/// The operands are valid for its sizes.
+pub unsafe fn multiply(product: Product) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn pairs(product: Product) {
+            // SAFETY: the features are enabled here.
+            unsafe { product.all::<Avx512, Pairs>() }
+        }
+        if product.pairs {
+            // SAFETY: `pairs` is set only where the CPU has them.
+            return unsafe { pairs(product) };
+        }
+    }
+    // SAFETY: by contract.
+    unsafe { dispatch(product) }
 }
 
 impl Product {
     /// R rows by W vectors at (r, i), in registers.
     #[allow(clippy::needless_range_loop)] // y and x are places in C as much as in `sums`
     #[inline(always)]
-    unsafe fn block<V: Lanes, const R: usize, const W: usize>(&self, r: usize, i: usize) {
+    unsafe fn block<V: Lanes, S: Step<V>, const R: usize, const W: usize>(&self, r: usize, i: usize) {
         // SAFETY: the block lies inside C; A and B have the rows and columns it needs.
         unsafe {
             let c = self.c.add(r * self.c_stride + i);
@@ -75,7 +135,7 @@ impl Product {
                 for y in 0..R {
                     let value = V::splat(*a.add(y * self.a_row));
                     for x in 0..W {
-                        sums[y][x] = sums[y][x].fma(value, row[x]);
+                        sums[y][x] = S::step(sums[y][x], value, row[x]);
                     }
                 }
                 a = a.wrapping_add(self.a_depth);
@@ -91,16 +151,38 @@ impl Product {
 
     /// All rows of W vectors at i.
     #[inline(always)]
-    unsafe fn columns<V: Lanes, const W: usize>(&self, i: usize) {
+    unsafe fn columns<V: Lanes, S: Step<V>, const W: usize>(&self, i: usize) {
         const ROWS: usize = 4;
         let whole = self.rows - self.rows % ROWS;
         // SAFETY: rows inside C.
         unsafe {
             for r in (0..whole).step_by(ROWS) {
-                self.block::<V, ROWS, W>(r, i);
+                self.block::<V, S, ROWS, W>(r, i);
             }
             for r in whole..self.rows {
-                self.block::<V, 1, W>(r, i);
+                self.block::<V, S, 1, W>(r, i);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn all<V: Lanes, S: Step<V>>(&self) {
+        let (mut i, mut vectors) = (0, self.columns.div_ceil(V::N));
+        // SAFETY: buffers are padded to whole vectors.
+        unsafe {
+            // As many columns as the register file takes beside 4 rows: 16 of 32 zmm, 8 of 16 ymm, 8 of 16 xmm.
+            if V::N == 16 {
+                while vectors >= 4 {
+                    self.columns::<V, S, 4>(i);
+                    (i, vectors) = (i + 4 * V::N, vectors - 4);
+                }
+            }
+            while vectors >= 2 {
+                self.columns::<V, S, 2>(i);
+                (i, vectors) = (i + 2 * V::N, vectors - 2);
+            }
+            if vectors == 1 {
+                self.columns::<V, S, 1>(i);
             }
         }
     }
@@ -110,45 +192,27 @@ impl Kernel for Product {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let (mut i, mut vectors) = (0, self.columns.div_ceil(V::N));
-        // SAFETY: buffers are padded to whole vectors.
-        unsafe {
-            // As many columns as the register file takes beside 4 rows: 16 of 32 zmm, 8 of 16 ymm, 8 of 16 xmm.
-            if V::N == 16 {
-                while vectors >= 4 {
-                    self.columns::<V, 4>(i);
-                    (i, vectors) = (i + 4 * V::N, vectors - 4);
-                }
-            }
-            while vectors >= 2 {
-                self.columns::<V, 2>(i);
-                (i, vectors) = (i + 2 * V::N, vectors - 2);
-            }
-            if vectors == 1 {
-                self.columns::<V, 1>(i);
-            }
-        }
+        // SAFETY: by contract.
+        unsafe { self.all::<V, Floats>() }
     }
 }
 
-/// y[d][i] = factor * x[i][d] for i < rows, zero for the other i < TILE; x rows are `stride` elements apart.
+/// y[d][i] = x[i][d] for i < rows, zero for the other i < TILE; x rows are `stride` elements apart.
 pub struct PackTransposed<E> {
     pub y: *mut f32,
     pub x: *const E,
     pub stride: usize,
     pub rows: usize,
     pub D: usize,
-    pub factor: f32,
 }
 
 impl<E: Element> Kernel for PackTransposed<E> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let PackTransposed { y, x, stride, rows, D, factor } = self;
+        let PackTransposed { y, x, stride, rows, D } = self;
         // SAFETY: y has D * TILE elements, x has `rows` rows of D.
         unsafe {
-            let factor = V::splat(factor);
             for i in (0..TILE).step_by(V::N) {
                 let valid = rows.saturating_sub(i).min(V::N);
                 for d in (0..D).step_by(V::N) {
@@ -160,7 +224,7 @@ impl<E: Element> Kernel for PackTransposed<E> {
                     }
                     V::transpose(&mut block);
                     for (c, column) in block[..columns].iter().enumerate() {
-                        column.mul(factor).store(y.add((d + c) * TILE + i));
+                        column.store(y.add((d + c) * TILE + i));
                     }
                 }
             }
@@ -204,7 +268,7 @@ impl<E: Element> Kernel for UnpackTransposed<E> {
     }
 }
 
-/// y[i][d] = factor * x[i][d] for i < rows, d < D, zero for the rest of the `width` columns of y; x rows are `stride` apart.
+/// y[i][d] = x[i][d] for i < rows, d < D, zero for the rest of the `width` columns of y; x rows are `stride` apart.
 pub struct PackRows<E> {
     pub y: *mut f32,
     pub x: *const E,
@@ -212,7 +276,6 @@ pub struct PackRows<E> {
     pub rows: usize,
     pub D: usize,
     pub width: usize,
-    pub factor: f32,
 }
 
 impl<E: Element> Kernel for PackRows<E> {
@@ -222,14 +285,48 @@ impl<E: Element> Kernel for PackRows<E> {
         let whole = self.D - self.D % V::N;
         // SAFETY: y has rows * width elements, x has `rows` rows of D.
         unsafe {
-            let factor = V::splat(self.factor);
             for i in 0..self.rows {
                 let (y, x) = (self.y.add(i * self.width), self.x.add(i * self.stride));
                 for d in (0..whole).step_by(V::N) {
-                    E::load::<V>(x.add(d)).mul(factor).store(y.add(d));
+                    E::load::<V>(x.add(d)).store(y.add(d));
                 }
                 for d in whole..self.width {
-                    *y.add(d) = if d < self.D { self.factor * (*x.add(d)).to_f32() } else { 0.0 };
+                    *y.add(d) = if d < self.D { (*x.add(d)).to_f32() } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Words (x[2 p][d], x[2 p + 1][d]) at y[p][d], for rows of bf16; a missing last row counts as zeros. x rows are `stride` apart.
+pub struct PairRows {
+    pub y: *mut f32,
+    pub x: *const u16,
+    pub stride: usize,
+    pub rows: usize,
+    pub D: usize,
+    pub width: usize,
+}
+
+impl Kernel for PairRows {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let PairRows { y, x, stride, rows, D, width } = self;
+        // SAFETY: y has rows / 2 (rounded up) rows of `width`, x has `rows` rows of D.
+        unsafe {
+            for p in 0..rows.div_ceil(2) {
+                let (y, low, high) = (y.add(p * width), x.add(2 * p * stride), x.wrapping_add((2 * p + 1) * stride));
+                let paired = 2 * p + 1 < rows;
+                for d in (0..D).step_by(V::N) {
+                    let n = V::N.min(D - d);
+                    let a = if n == V::N { V::load_bf16(low.add(d)) } else { u16::load_part(low.add(d), n) };
+                    let b = match (paired, n == V::N) {
+                        (true, true) => V::load_bf16(high.add(d)),
+                        (true, false) => u16::load_part(high.add(d), n),
+                        _ => V::splat(0.0),
+                    };
+                    a.store_pairs(b, y.add(d)); // rounding changes no bf16
                 }
             }
         }
