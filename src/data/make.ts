@@ -125,6 +125,7 @@ async function deal(
   }
   const { documents } = buckets;
   if (documents < 2) {
+    const missing = documents === 1 ? "1 more document is missing" : "2 documents are missing";
     const found = documents === 1 ? `1 document of ${buckets.characters} characters` : "no document";
     throw new Error(
       `Cannot make shards of ${

@@ -147,11 +147,15 @@ Deno.test("makeShards() refuses bad input and leaves no half-made shards", async
   );
   await refused("b.jsonl", '{"body":"x"}', 'its keys are "body", expected "text"; name another one with --key');
   await refused("c.jsonl", '{"text":7}', '"text" is number, expected a text');
-  await refused("d.jsonl", '{"text":"alone"}', "found 1 document of 5 characters in 1 files, expected at least 2");
+  await refused(
+    "d.jsonl",
+    '{"text":"alone"}',
+    "found 1 document of 5 characters in 1 files, expected at least 2, one to train on and one to validate; 1 more document is missing",
+  );
   await refused(
     "e.jsonl",
     "",
-    "found no document in 1 files, expected at least 2, one to train on and one to validate; 2 missing",
+    "found no document in 1 files, expected at least 2, one to train on and one to validate; 2 documents are missing",
   );
   await refused("f.bin", "", "unknown kind of file");
   await assertRejects(() => makeShards({ inputs: [join(folder.path, "none")], out }), Error, "Cannot read");
