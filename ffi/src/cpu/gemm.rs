@@ -20,6 +20,8 @@ use std::ops::Range;
 const DEPTH: usize = 256;
 /// Units of k that are packed at once (a multiple of DEPTH).
 const PASS: usize = 2048;
+/// Units of k, of all panels in flight, that a product with few rows asks for before it needs them: the latency of main memory.
+const AHEAD: usize = 64;
 /// Units of a packed block of A (640 KiB: stays in the L2 cache of one core).
 const A_BLOCK: usize = 160 * 1024;
 /// Units of packed B that are in use at once (16 MiB: about a shared cache).
@@ -292,6 +294,7 @@ impl Pass<'_> {
             let (from, to) = (self.units.start, self.units.end);
             pack(self.isa, self.unit, mr, packed, mr * depth, &source, rows.clone(), from, to);
         }
+        let streams = rows.len() == 1;
         // Where a pass is one block deep, f32 sums go straight to C.
         let direct = self.plain && depth <= DEPTH;
         let more = self.units.start > 0;
@@ -316,9 +319,14 @@ impl Pass<'_> {
                     if self.product.symmetric && (j + count) * nr <= i * mr {
                         continue;
                     }
-                    let run = kernel(self.isa, self.unit, height, count);
-                    // The first kernels of a column bring the next block of B closer, one line of 16 units with each unit.
-                    let ahead = next.wrapping_add((i - rows.start) * (end - start) * 16).cast_const();
+                    let run = kernel(self.isa, self.unit, height, count, streams);
+                    // The first kernels of a column bring the next block of B closer.
+                    let ahead = if streams {
+                        b.wrapping_add(AHEAD / count * nr)
+                    } else {
+                        next.wrapping_add((i - rows.start) * (end - start) * 16)
+                    };
+                    let ahead = ahead.cast_const();
                     // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
                     unsafe {
                         let a = packed.add((i - rows.start) * mr * depth + start * mr);

@@ -41,8 +41,8 @@ pub fn tile(isa: Isa) -> Tile {
     }
 }
 
-/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead): the line at
-/// `ahead` and, with every unit, the next one are brought closer; any address will do.
+/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead): memory from
+/// `ahead` on is brought closer, a line of 16 units with each unit of depth, or if the kernel streams, as much of each panel as is read.
 ///
 /// # Safety
 /// The CPU has the instruction set; panels and acc have the elements that the tile shape covers.
@@ -62,40 +62,41 @@ pub fn panels_at_once(isa: Isa, rows: usize) -> usize {
 }
 
 macro_rules! pick {
-    ($name:ident, $panels:literal, $rows:expr, $($r:literal)*) => {
-        match $rows {
-            $($r => $name::<$r, $panels> as Kernel,)*
+    ($name:ident, $panels:literal, $streams:expr, $rows:expr, $($r:literal)*) => {
+        match ($rows, $streams) {
+            $(($r, false) => $name::<$r, $panels, false> as Kernel,)*
+            $(($r, true) => $name::<$r, $panels, true> as Kernel,)*
             _ => unreachable!("no kernel for {} rows and {} panels", $rows, $panels),
         }
     };
 }
 
-/// The kernel for `rows` rows and `panels` panels (1 or `panels_at_once`).
-pub fn kernel(isa: Isa, unit: Unit, rows: usize, panels: usize) -> Kernel {
+/// The kernel for `rows` rows and `panels` panels (1 or `panels_at_once`). `streams`: B is read once, from far away.
+pub fn kernel(isa: Isa, unit: Unit, rows: usize, panels: usize, streams: bool) -> Kernel {
     match (isa, unit, panels) {
-        (Isa::Portable, Unit::Single, 1) => pick!(portable, 1, rows, 1 2 3 4),
+        (Isa::Portable, Unit::Single, 1) => pick!(portable, 1, streams, rows, 1 2 3 4),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Unit::Single, 1) => pick!(avx2, 1, rows, 1 2 3 4 5 6),
+        (Isa::Avx2, Unit::Single, 1) => pick!(avx2, 1, streams, rows, 1 2 3 4 5 6),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Unit::Single, 2) => pick!(avx2, 2, rows, 1 2 3),
+        (Isa::Avx2, Unit::Single, 2) => pick!(avx2, 2, streams, rows, 1 2 3),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 1) => pick!(avx512, 1, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 1) => pick!(avx512, 1, streams, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 2) => pick!(avx512, 2, rows, 1 2 3 4 5 6),
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 2) => pick!(avx512, 2, streams, rows, 1 2 3 4 5 6),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 4) => pick!(avx512, 4, rows, 1 2 3),
+        (Isa::Avx512 | Isa::Avx512Bf16, Unit::Single, 4) => pick!(avx512, 4, streams, rows, 1 2 3),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Unit::Pair, 1) => pick!(avx512_bf16, 1, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
+        (Isa::Avx512Bf16, Unit::Pair, 1) => pick!(avx512_bf16, 1, streams, rows, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Unit::Pair, 2) => pick!(avx512_bf16, 2, rows, 1 2 3 4 5 6),
+        (Isa::Avx512Bf16, Unit::Pair, 2) => pick!(avx512_bf16, 2, streams, rows, 1 2 3 4 5 6),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Unit::Pair, 4) => pick!(avx512_bf16, 4, rows, 1 2 3),
+        (Isa::Avx512Bf16, Unit::Pair, 4) => pick!(avx512_bf16, 4, streams, rows, 1 2 3),
         _ => unreachable!("no kernel for {} with {unit:?} and {panels} panels", isa.name()),
     }
 }
 
 /// The specification of all kernels, and the one for CPUs without code of their own.
-unsafe fn portable<const R: usize, const P: usize>(
+unsafe fn portable<const R: usize, const P: usize, const STREAMS: bool>(
     units: usize,
     a: *const u32,
     b: *const u32,
@@ -135,7 +136,7 @@ unsafe fn portable<const R: usize, const P: usize>(
 macro_rules! vector_kernel {
     ($name:ident, $features:literal, $mr:literal, $lanes:literal, $zero:path, $load:path, $store:path, $set:path, $sum:path, $multiply:expr) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name<const R: usize, const P: usize>(
+        unsafe fn $name<const R: usize, const P: usize, const STREAMS: bool>(
             units: usize,
             mut a: *const u32,
             mut b: *const u32,
@@ -161,8 +162,17 @@ macro_rules! vector_kernel {
                             sums[1] = $multiply(sums[1], x, line[1]);
                         }
                     }
-                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                    ahead = ahead.wrapping_add(16);
+                    if STREAMS {
+                        for p in 0..P {
+                            let line = ahead.wrapping_add(p * stride);
+                            _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(16).cast());
+                        }
+                        ahead = ahead.wrapping_add(2 * $lanes);
+                    } else {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        ahead = ahead.wrapping_add(16);
+                    }
                     a = a.add($mr);
                     b = b.add(2 * $lanes);
                 }
