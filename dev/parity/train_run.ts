@@ -2,7 +2,7 @@
 import { baseLrMultiplier, muonMomentum } from "../../src/optim/schedule.ts";
 import { Device } from "../../src/tensor/device.ts";
 import type { ComputeType } from "../../src/tensor/dtype.ts";
-import { type Batch, Trainer } from "../../src/train/trainer.ts";
+import { type MicroBatch, Trainer } from "../../src/train/trainer.ts";
 import { configOf, loadWeights } from "./model.ts";
 import { type GoldenTensors, largest, type Parity } from "./parity.ts";
 
@@ -60,7 +60,7 @@ async function follow(t: Parity, { info, batches, init, dtype, expected, final }
     finalLrFrac: h.final_lr_frac,
   };
   const size = B * T;
-  const batch = (i: number): Batch => ({
+  const batch = (i: number): MicroBatch => ({
     inputs: batches.get("inputs").data.slice(i * size, (i + 1) * size) as Int32Array<ArrayBuffer>,
     targets: batches.get("targets").data.slice(i * size, (i + 1) * size) as Int32Array<ArrayBuffer>,
   });

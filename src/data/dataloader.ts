@@ -64,7 +64,7 @@ export interface LoaderOptions {
 }
 
 /** One batch. */
-export interface Batch {
+export interface TokenBatch {
   readonly inputs: Int32Array<ArrayBuffer>; // (B, T)
   readonly targets: Int32Array<ArrayBuffer>; // (B, T), stands over the same memory
   /** Position behind this batch. */
@@ -113,7 +113,7 @@ export class DataLoader implements AsyncDisposable {
    *
    * @throws {Error} where a shard is damaged, empty, has no text column, or none has a row group for this rank.
    */
-  async next(): Promise<Batch> {
+  async next(): Promise<TokenBatch> {
     while (this.#available < this.#needed) {
       if (this.#failure) throw this.#failure.error;
       if (this.#closed) throw new Error("Cannot make a batch: the loader is closed");
@@ -220,7 +220,7 @@ export class DataLoader implements AsyncDisposable {
     return this.#available < this.#needed * (1 + prefetch) || (prefetch > 0 && this.#queue.length < 2);
   }
 
-  #take(): Batch {
+  #take(): TokenBatch {
     const ids = new Int32Array(this.#needed);
     let group = this.#queue[0];
     for (let at = 0; at < ids.length;) {

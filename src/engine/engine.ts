@@ -64,7 +64,7 @@ export interface Column {
 }
 
 /** Whole sequences of a batch, the prompt included, without the token that ended them. */
-export interface Batch {
+export interface Generated {
   readonly sequences: number[][];
   /** 1 = sampled, 0 = prompt or forced. */
   readonly masks: number[][];
@@ -164,7 +164,7 @@ export class Engine {
   }
 
   /** Continues a prompt to the end of every row. @throws {RangeError} as `generate`. */
-  async generateBatch(prompt: readonly number[], options: GenerateOptions = {}): Promise<Batch> {
+  async generateBatch(prompt: readonly number[], options: GenerateOptions = {}): Promise<Generated> {
     const samples = options.samples ?? 1;
     const sequences = Array.from({ length: samples }, () => [...prompt]);
     const masks = sequences.map(() => prompt.map(() => 0));

@@ -35,7 +35,7 @@ import { type BaseTrainFlags, mergeFlags, storedFlags } from "./base_flags.ts";
 import { announceData } from "./data_horizon.ts";
 import { type Horizon, planHorizon } from "./horizon.ts";
 import { type Sample, sampleTexts } from "./samples.ts";
-import { type Batch, Trainer } from "./trainer.ts";
+import { type MicroBatch, Trainer } from "./trainer.ts";
 
 /** Where training reads and writes, and whom it tells. */
 export interface TrainContext {
@@ -365,7 +365,7 @@ interface Parts {
   readonly peakFlops: number;
 }
 
-async function* take(loader: DataLoader, count: number): AsyncGenerator<Batch> {
+async function* take(loader: DataLoader, count: number): AsyncGenerator<MicroBatch> {
   for (let i = 0; i < count; i++) yield await loader.next();
 }
 

@@ -14,7 +14,7 @@ import { PlanDevice } from "../tensor/plan.ts";
 import { type Costs, Tape } from "../tensor/tape.ts";
 
 /** Token ids of one micro-batch, (B, T) each; a target of -1 is ignored. */
-export interface Batch {
+export interface MicroBatch {
   readonly inputs: Int32Array<ArrayBuffer>;
   readonly targets: Int32Array<ArrayBuffer>;
   /** Weight of each target in the objective; default: 1 / active targets, the mean. */
@@ -97,7 +97,7 @@ export class Trainer implements Disposable {
   }
 
   /** Enqueues forward and backward of micro-batch `index`; the first one overwrites the gradients, later ones add to them. */
-  microStep(batch: Batch, index: number): void {
+  microStep(batch: MicroBatch, index: number): void {
     const { device, tape } = this;
     const weights = (batch.weights ?? meanWeights(batch.targets)).map((w) => w / this.options.gradAccum);
     device.upload(this.#inputs, batch.inputs);

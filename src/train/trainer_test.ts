@@ -3,7 +3,7 @@ import { NativeError } from "../native/call.ts";
 import { pointerFrom } from "../native/call.ts";
 import { Device } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
-import { type Batch, meanWeights, planTraining, Trainer, type TrainerOptions } from "./trainer.ts";
+import { meanWeights, type MicroBatch, planTraining, Trainer, type TrainerOptions } from "./trainer.ts";
 
 const CONFIG = { sequenceLen: 24, vocabSize: 61, nLayer: 2, nHead: 2, nKvHead: 1, nEmbd: 32 };
 
@@ -19,7 +19,7 @@ function options(changes: Partial<TrainerOptions> = {}): TrainerOptions {
   return { config: CONFIG, dtype: "f32", B: 2, T: 24, gradAccum: 1, optimizer, ...changes };
 }
 
-function batchOf(rows: number, { T = 24, seed = 1 } = {}): Batch {
+function batchOf(rows: number, { T = 24, seed = 1 } = {}): MicroBatch {
   let state = seed;
   const next = () => (state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff) % 61;
   const inputs = Int32Array.from({ length: rows * T }, next);
