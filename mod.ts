@@ -61,30 +61,81 @@
  *
  * @module
  */
+export type { Folders, Stage } from "./src/data/base_dir.ts";
+export { STAGES } from "./src/data/base_dir.ts";
 export type { Conversation, Message, Part, Rendered } from "./src/data/conversation.ts";
 export { renderConversation, renderForCompletion } from "./src/data/conversation.ts";
+export type { DocumentEncoder, LoaderOptions, LoaderState, ReferenceState, TokenBatch } from "./src/data/dataloader.ts";
 export { DataLoader } from "./src/data/dataloader.ts";
+export type { Split } from "./src/data/dataset.ts";
 export { documents, listShards, splitShards } from "./src/data/dataset.ts";
 export type { Log, Progress } from "./src/data/log.ts";
+export type { EncodeGroupOptions, ParquetField, TextBytes, WriterOptions } from "./src/data/parquet.ts";
 export { ParquetFile, writeParquet } from "./src/data/parquet.ts";
+export type { EncodeOptions, TextColumn, TokenBytesRule, TokenizerParts } from "./src/data/tokenizer.ts";
 export { StreamDecoder, Tokenizer } from "./src/data/tokenizer.ts";
 export { calculate } from "./src/engine/calculator.ts";
-export { GptDecodeModel } from "./src/engine/decode.ts";
+export { GptDecodeModel, GptDecoder } from "./src/engine/decode.ts";
+export type {
+  Column,
+  DecodeModel,
+  Decoder,
+  EngineTokenizer,
+  Generated,
+  GenerateOptions,
+  Tool,
+} from "./src/engine/engine.ts";
 export { Engine } from "./src/engine/engine.ts";
+export type { LoadOptions } from "./src/engine/load.ts";
 export { LoadedModel } from "./src/engine/load.ts";
+export type { Draw, Drawn, Sampling } from "./src/engine/sample.ts";
+export type { BitsPerByte, EvalBatch, EvalShape } from "./src/eval/loss_eval.ts";
 export { LossEvaluator } from "./src/eval/loss_eval.ts";
+export type {
+  CheckpointIo,
+  CheckpointMeta,
+  CheckpointProblem,
+  CheckpointState,
+  FileEntry,
+  FoundCheckpoint,
+  Json,
+  JsonObject,
+  MappedTensor,
+  NamedTensor,
+  SaveOptions,
+} from "./src/model/checkpoint.ts";
 export { CheckpointError, findCheckpoint, MappedCheckpoint, saveCheckpoint } from "./src/model/checkpoint.ts";
-export type { GPTConfig, GPTOptions } from "./src/model/gpt.ts";
+export type { ForwardOptions, GPTConfig, GPTOptions } from "./src/model/gpt.ts";
 export { configFromDepth, flopsPerToken, GPT, parameterCount } from "./src/model/gpt.ts";
+export type { KVCacheOptions } from "./src/model/kv_cache.ts";
 export { KVCache } from "./src/model/kv_cache.ts";
+export type { ChosenModel, ModelChoice } from "./src/model/models.ts";
+export type { TensorDtype } from "./src/model/safetensors.ts";
 export { NativeError } from "./src/native/call.ts";
+export type { NativeContext, Segment } from "./src/native/files.ts";
+export type { LibraryKind } from "./src/native/load.ts";
+export type { AdamW, AdamWOptions } from "./src/optim/adamw.ts";
+export type { NamedState, OptimizerOptions, StepSchedule } from "./src/optim/groups.ts";
 export { Optimizers } from "./src/optim/groups.ts";
+export type { Muon, MuonOptions } from "./src/optim/muon.ts";
+export type { Mark } from "./src/tensor/arena.ts";
+export { Arena } from "./src/tensor/arena.ts";
+export type { DeviceInfo, Memory, MemoryInfo, OwnedTensor } from "./src/tensor/device.ts";
 export { Device } from "./src/tensor/device.ts";
+export type { ComputeType, DType, TypedArray } from "./src/tensor/dtype.ts";
+export type { LayerCache } from "./src/tensor/ops.ts";
+export type { Parameter, ParameterGroup, Parameters, ParameterSpec, WeightOperand } from "./src/tensor/parameter.ts";
+export type { Cost, Costs, GradientTarget, Op } from "./src/tensor/tape.ts";
 export { Tape } from "./src/tensor/tape.ts";
 export { Tensor } from "./src/tensor/tensor.ts";
+export type { BaseTrainFlags } from "./src/train/base_flags.ts";
 export { BASE_TRAIN_DEFAULTS } from "./src/train/base_flags.ts";
+export type { StepReport, TrainContext, TrainResult } from "./src/train/base_train.ts";
 export { baseTrain } from "./src/train/base_train.ts";
+export type { Sample } from "./src/train/samples.ts";
+export type { TokenizerStats, TrainTokenizerOptions } from "./src/train/tok_train.ts";
 export { trainTokenizer } from "./src/train/tok_train.ts";
+export type { MicroBatch, StepResult, TrainerOptions, TrainingPlan } from "./src/train/trainer.ts";
 export { planTraining, Trainer } from "./src/train/trainer.ts";
 export type { Slice, Task } from "./tasks/task.ts";
 export { sliceTask, TaskMixture, TaskSequence } from "./tasks/task.ts";

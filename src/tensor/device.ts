@@ -13,6 +13,7 @@ import {
   dtypeBytes,
   dtypeCode,
   f32FromBf16,
+  type TypedArray,
   typedArray,
 } from "./dtype.ts";
 import { sizeOf, Tensor } from "./tensor.ts";
@@ -162,7 +163,7 @@ export class Device implements Disposable {
   }
 
   /** Waits and copies a tensor to the host, in its own element type. */
-  async read(tensor: Tensor): Promise<ReturnType<typeof typedArray>> {
+  async read(tensor: Tensor): Promise<TypedArray> {
     const out = new BigUint64Array(1);
     this.nc.host_alloc(this.ctx, out, BigInt(tensor.bytes));
     using host = new Memory(this, pointerFrom(out), tensor.bytes);

@@ -25,11 +25,11 @@ export function dtypeBytes(dtype: DType): number {
   return DTYPE_BYTES[dtype];
 }
 
-/** Wraps a buffer in the typed array of a type; 16-bit floats and fp8 stay raw bits. */
-export function typedArray(
-  dtype: DType,
-  buffer: ArrayBuffer,
-): Float32Array | Int32Array | Uint16Array | Int8Array | Uint8Array {
+/** Elements on the JavaScript side; 16-bit floats and fp8 are raw bits. */
+export type TypedArray = Float32Array | Int32Array | Uint16Array | Int8Array | Uint8Array;
+
+/** Wraps a buffer in the typed array of a type. */
+export function typedArray(dtype: DType, buffer: ArrayBuffer): TypedArray {
   switch (dtype) {
     case "f32":
       return new Float32Array(buffer);
