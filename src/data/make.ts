@@ -130,9 +130,7 @@ async function deal(
     throw new Error(
       `Cannot make shards of ${
         fileList(inputs)
-      }: found ${found} in ${files.length} files, expected at least 2, one to train on and one to validate; ${
-        2 - documents
-      } missing`,
+      }: found ${found} in ${files.length} files, expected at least 2, one to train on and one to validate; ${missing}`,
     );
   }
 }
