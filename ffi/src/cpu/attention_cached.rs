@@ -220,7 +220,7 @@ pub unsafe extern "C" fn nc_attention_cached_fwd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::attention::plain;
+    use crate::cpu::attention_tests::plain;
     use crate::cpu::kv_cache::nc_kv_append;
     use crate::cpu::testing::{Rig, close, elements, widen};
 

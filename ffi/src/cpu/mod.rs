@@ -3,6 +3,8 @@
 pub mod attention;
 pub mod attention_bwd;
 pub mod attention_cached;
+#[cfg(test)]
+pub mod attention_tests;
 pub mod comm;
 pub mod convert;
 pub mod elementwise;
@@ -31,6 +33,8 @@ pub mod rmsnorm;
 pub mod sample;
 pub mod score;
 pub mod simd;
+#[cfg(target_arch = "x86_64")]
+pub mod simd_x86;
 pub mod softcap;
 #[cfg(test)]
 pub mod testing;
