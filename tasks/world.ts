@@ -53,7 +53,7 @@ export function* worldDocuments(
 
 /** The kinds of documents with their shares in percent. */
 const WRITERS: readonly (readonly [percent: number, write: (random: Random) => string])[] = [
-  [30, storyDocument],
+  [26, storyDocument],
   [14, portraitDocument],
   [7, townDocument],
   [12, questionDocument],
@@ -64,7 +64,7 @@ const WRITERS: readonly (readonly [percent: number, write: (random: Random) => s
   [4, playDocument],
   [3, marketDocument],
   [5, arithmeticDocument],
-  [4, spellingDocument],
+  [8, spellingDocument],
   [3, dateDocument],
 ];
 
