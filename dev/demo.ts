@@ -26,7 +26,7 @@ export async function demo({ setup, nanochat, print, isTerminal, base }: DemoMac
   const { root } = foldersOf(base, "tiny");
   print("nanochat demo: builds the native library (1 to 2 minutes, 1 GB of disk), then trains a small language model");
   print(
-    `(about 6 minutes on two cores, 200 MB in "${root}"), then you talk to it. A second demo begins with the chat.`,
+    `(3 to 6 minutes on two cores, 200 MB in "${root}"), then you talk to it. A second demo begins with the chat.`,
   );
   await setup(print);
   const code = await nanochat(["run", "tiny"]);
