@@ -127,6 +127,8 @@ function staticSteps(): Step[] {
     check("deno fmt", DENO, ["fmt", "--check"]),
     check("deno lint", DENO, ["lint", "--quiet"]),
     check("deno check", DENO, ["check", "--quiet", LOCK, ...present(["mod.ts", ...SOURCES])]),
+    check("public docs", DENO, ["doc", "--lint", "mod.ts"]),
+    check("public examples", DENO, ["test", "-A", "--doc", LOCK, "mod.ts"]),
     check("layers", DENO, ["run", "--allow-read", "dev/check_layers.ts"]),
     check("generated files", DENO, ["run", "-A", "dev/gen_abi.ts", "--check"]),
     check("size", DENO, ["run", "--allow-read", "dev/size.ts"]),
