@@ -22,8 +22,11 @@ export interface Task {
 
 /** Part of a task: rows start, start + step, ... below stop. */
 export interface Slice {
+  /** First row; default 0. */
   readonly start?: number;
+  /** Row behind the last; default: the length. */
   readonly stop?: number;
+  /** Distance of two rows; default 1. */
   readonly step?: number;
 }
 
@@ -41,14 +44,18 @@ export function sliceTask(task: Task, { start = 0, stop = task.length, step = 1 
 
 /** Joins tasks one after the other, unshuffled. */
 export class TaskSequence implements Task {
+  /** Tasks in the order of their rows. */
   readonly tasks: readonly Task[];
+  /** Rows of all tasks together. */
   readonly length: number;
 
+  /** Joins tasks; they must not change their length. */
   constructor(tasks: readonly Task[]) {
     this.tasks = tasks;
     this.length = tasks.reduce((sum, task) => sum + task.length, 0);
   }
 
+  /** Returns row `index` of the joined tasks. @throws {RangeError} for an index that is none. */
   conversation(index: number): Conversation {
     let local = checkIndex(index, this.length);
     for (const task of this.tasks) {
@@ -61,10 +68,12 @@ export class TaskSequence implements Task {
 
 /** Mixes tasks by one fixed shuffle of all their rows; a task that is given twice counts twice. */
 export class TaskMixture implements Task {
+  /** Tasks that rows are drawn from. */
   readonly tasks: readonly Task[];
   /** (task, row) of each conversation. */
   readonly order: readonly (readonly [number, number])[];
 
+  /** Shuffles the rows of all tasks; the order depends on their lengths alone. */
   constructor(tasks: readonly Task[]) {
     this.tasks = tasks;
     const order = tasks.flatMap((task, i) =>
@@ -74,10 +83,12 @@ export class TaskMixture implements Task {
     this.order = order;
   }
 
+  /** Rows of all tasks together. */
   get length(): number {
     return this.order.length;
   }
 
+  /** Returns the row that the shuffle put at `index`. @throws {RangeError} for an index that is none. */
   conversation(index: number): Conversation {
     const [task, row] = this.order[checkIndex(index, this.length)];
     return this.tasks[task].conversation(row);

@@ -9,24 +9,31 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 /** One part of an assistant's answer: its own words, a tool call, or the tool's output. */
 export interface Part {
+  /** `python` is code for the tool; `python_output` is what it printed, never trained on. */
   readonly type: "text" | "python" | "python_output";
+  /** Content without the special tokens around it. */
   readonly text: string;
 }
 
 /** One turn. Only an assistant's content may be parts. */
 export interface Message {
+  /** Speaker; "system" only in the first message. */
   readonly role: "system" | "user" | "assistant";
+  /** Text, or an assistant's parts in order. */
   readonly content: string | readonly Part[];
 }
 
 /** A conversation: user and assistant alternate, from user on; a system message may come first. */
 export interface Conversation {
+  /** Turns in order, at least one. */
   readonly messages: readonly Message[];
 }
 
 /** Ids and, for each, whether it is trained on. */
 export interface Rendered {
+  /** Token ids, from `<|bos|>` on. */
   readonly ids: number[];
+  /** 1 = trained on, 0 = context; as long as `ids`. */
   readonly mask: number[];
 }
 

@@ -37,7 +37,9 @@ export interface LoaderState extends ReferenceState {
   readonly offset: number;
   /** Name of the file, to notice when the folder has changed. */
   readonly file: string;
+  /** Rank that reads this stream. */
   readonly rank: number;
+  /** Number of ranks that share the files. */
   readonly world: number;
 }
 
@@ -45,6 +47,7 @@ export interface LoaderState extends ReferenceState {
 export interface LoaderOptions {
   /** Shards of one split, in order. */
   readonly files: readonly string[];
+  /** What turns documents into ids; it must outlive the loader. */
   readonly tokenizer: DocumentEncoder;
   /** Rows of a batch. */
   readonly B: number;
@@ -52,6 +55,7 @@ export interface LoaderOptions {
   readonly T: number;
   /** Default 0 of 1. */
   readonly rank?: number;
+  /** Number of ranks; default 1. */
   readonly world?: number;
   /** Where to go on; default: the beginning. */
   readonly state?: ReferenceState | LoaderState;
@@ -65,8 +69,10 @@ export interface LoaderOptions {
 
 /** One batch. */
 export interface TokenBatch {
-  readonly inputs: Int32Array<ArrayBuffer>; // (B, T)
-  readonly targets: Int32Array<ArrayBuffer>; // (B, T), stands over the same memory
+  /** (B, T), row-major. */
+  readonly inputs: Int32Array<ArrayBuffer>;
+  /** (B, T): the inputs shifted by one, over the same memory. */
+  readonly targets: Int32Array<ArrayBuffer>;
   /** Position behind this batch. */
   readonly state: LoaderState;
   /** 16 hex digits that tell batches apart. */
@@ -92,7 +98,11 @@ export class DataLoader implements AsyncDisposable {
   #failure: { readonly error: unknown } | undefined;
   #closed = false;
 
-  /** @throws {Error} where the state does not belong to these files and this rank. */
+  /**
+   * Checks the options; files are opened when the first batch is asked for.
+   *
+   * @throws {RangeError} for no files or impossible sizes; {Error} where the state does not belong to these files and this rank.
+   */
   constructor(options: LoaderOptions) {
     const { rank = 0, world = 1, resume = "exact", threads = 4, prefetch = 2, state } = options;
     this.#options = { ...options, rank, world, resume, threads, prefetch };

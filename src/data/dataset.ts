@@ -4,7 +4,9 @@ import { ParquetFile } from "./parquet.ts";
 
 /** Shards by purpose, in the order they are read. */
 export interface Split {
+  /** Paths of the training shards, in order. */
   readonly train: string[];
+  /** Path of the validation shard: one entry. */
   readonly val: string[];
 }
 

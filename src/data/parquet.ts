@@ -11,9 +11,13 @@ import { Calls } from "./calls.ts";
 
 /** A field of a file's schema, in the form Arrow has it: a list has one child, its element. */
 export interface ParquetField {
+  /** Name as the file has it. */
   readonly name: string;
-  readonly type: string; // bool int32 uint32 int64 uint64 float32 float64 utf8 binary fixed:N list struct
+  /** bool, int32, uint32, int64, uint64, float32, float64, utf8, binary, fixed:N (N bytes), list or struct. */
+  readonly type: string;
+  /** Whether a value may be null. */
   readonly nullable: boolean;
+  /** The element of a list, the members of a struct, else empty. */
   readonly children: readonly ParquetField[];
 }
 
@@ -26,9 +30,13 @@ interface Description {
 
 /** Texts of one row group as bytes: text i is `bytes[offsets[i]..offsets[i + 1]]`; a null has `isNull(i)` and no bytes. */
 export interface TextBytes {
+  /** All texts behind each other. */
   readonly bytes: Uint8Array;
+  /** Where each text begins, and the end of the last: length + 1 entries. */
   readonly offsets: Int32Array;
+  /** Number of texts. */
   readonly length: number;
+  /** Tells whether text `i` is null. */
   isNull(i: number): boolean;
 }
 
@@ -63,6 +71,7 @@ export class ParquetFile implements Disposable {
   readonly schema: readonly ParquetField[];
   /** Program that wrote the file, as the file says. */
   readonly createdBy: string;
+  /** Size of the file. */
   readonly sizeBytes: number;
   readonly #calls: Calls;
   readonly #handle: Deno.PointerObject;

@@ -33,7 +33,9 @@ const VERSION = 1;
 
 /** Texts as an Arrow column (a row group's `TextBytes`): text i is `bytes[offsets[i] .. offsets[i + 1]]`, UTF-8. */
 export interface TextColumn {
+  /** All texts behind each other, UTF-8. */
   readonly bytes: Uint8Array;
+  /** Where each text begins, and the end of the last. */
   readonly offsets: Int32Array;
 }
 
@@ -45,6 +47,7 @@ export interface OwnedColumn extends TextColumn {
 
 /** What defines a tokenizer. */
 export interface TokenizerParts {
+  /** Regular expression that cuts a text before merging. */
   readonly pattern: string;
   /** Bytes of the mergeable tokens; the index is the id. */
   readonly tokens: readonly Uint8Array[];
@@ -54,7 +57,9 @@ export interface TokenizerParts {
 
 /** Ids around a text: each an id or the name of a special token. */
 export interface EncodeOptions {
+  /** In front of the text. */
   readonly prepend?: number | string;
+  /** Behind the text. */
   readonly append?: number | string;
 }
 
@@ -339,6 +344,7 @@ export class StreamDecoder {
   readonly #tokenizer: Pick<Tokenizer, "token">;
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
+  /** Starts a stream; the tokenizer must outlive it. */
   constructor(tokenizer: Pick<Tokenizer, "token">) {
     this.#tokenizer = tokenizer;
   }

@@ -21,14 +21,18 @@ const UNBOUNDED = 2 ** 46;
 
 /** Makes rows of one model. Its weights should be packed (`packForInference`) unless it is in training. */
 export class GptDecodeModel implements DecodeModel {
+  /** The model that computes; the caller frees it. */
   readonly model: GPT;
+  /** Tokens that a sequence may have: the length the model was trained with. */
   readonly contextLen: number;
 
+  /** Wraps a model; nothing is allocated before `decoder`. */
   constructor(model: GPT) {
     this.model = model;
     this.contextLen = model.config.sequenceLen;
   }
 
+  /** Allocates cache and buffers for `rows` sequences of up to `capacity` tokens; the caller disposes of them. */
   decoder(options: { readonly rows: number; readonly capacity: number }): GptDecoder {
     return new GptDecoder(this.model, options);
   }
@@ -51,6 +55,7 @@ export class GptDecoder implements Decoder {
   readonly #drawn: OwnedTensor; // (rows) i32
   readonly #logprobs: OwnedTensor; // (rows) f32
 
+  /** Allocates empty rows on the model's device. */
   constructor(model: GPT, { rows, capacity }: { readonly rows: number; readonly capacity: number }) {
     const { device, config, dtype } = model;
     this.#model = model;
@@ -77,6 +82,7 @@ export class GptDecoder implements Decoder {
     this.#logprobs = device.tensor([rows], "f32");
   }
 
+  /** Enqueues the tokens behind those that the row holds; leaves the logits of its next token. */
   prefill(row: number, tokens: readonly number[]): void {
     if (this.#prompts !== this.#cache) this.#prompts.copyRow(0, this.#cache, row);
     for (let start = 0; start < tokens.length; start += PREFILL_CHUNK) {
@@ -95,11 +101,13 @@ export class GptDecoder implements Decoder {
     if (this.#prompts !== this.#cache) this.#cache.copyRow(row, this.#prompts, 0);
   }
 
+  /** Enqueues a copy of cache and logits of one row into another. */
   copy(from: number, to: number): void {
     this.#cache.copyRow(to, this.#cache, from);
     this.#device.copy(this.#rowLogits(to), this.#rowLogits(from));
   }
 
+  /** Enqueues one token for each live row; the others keep their cache. */
   step(ids: Int32Array, live: Uint8Array): void {
     this.#device.upload(this.#ids, Int32Array.from(ids));
     this.#cache.begin(live);
@@ -109,6 +117,7 @@ export class GptDecoder implements Decoder {
     this.#tape.clear();
   }
 
+  /** Draws the next token of each row, on the device, and waits for the ids. */
   async sample(draws: readonly Draw[]): Promise<Drawn> {
     draws.forEach((draw, row) => this.#columns.set(row, draw));
     const { nc, ctx } = this.#device;

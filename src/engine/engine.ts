@@ -31,7 +31,9 @@ export interface Decoder extends Disposable {
 
 /** What generation needs of a tokenizer. */
 export interface EngineTokenizer {
+  /** Encodes plain text; names of special tokens in it are text. */
   encode(text: string): ArrayLike<number>;
+  /** Decodes ids to text. */
   decode(ids: ArrayLike<number>): string;
   /** Id of a special token by its name. */
   encodeSpecial(name: string): number;
@@ -54,6 +56,7 @@ export interface GenerateOptions extends Partial<Sampling> {
 
 /** One id of each row. */
 export interface Column {
+  /** The next id of each row. */
   readonly ids: Int32Array;
   /** 1 = sampled, 0 = forced by the tool. */
   readonly masks: Uint8Array;
@@ -65,6 +68,7 @@ export interface Column {
 
 /** Whole sequences of a batch, the prompt included, without the token that ended them. */
 export interface Generated {
+  /** Ids of each row, prompt first. */
   readonly sequences: number[][];
   /** 1 = sampled, 0 = prompt or forced. */
   readonly masks: number[][];
@@ -104,10 +108,17 @@ class Row {
 
 /** Generates with one model and its tokenizer. One generation runs at a time. */
 export class Engine {
+  /** What computes; the caller owns it. */
   readonly model: DecodeModel;
+  /** What tool calls and their results are read and written with. */
   readonly tokenizer: EngineTokenizer;
   readonly #marks: Marks;
 
+  /**
+   * Joins a model and its tokenizer.
+   *
+   * @throws {RangeError} where the vocabulary lacks one of the chat's special tokens.
+   */
   constructor(model: DecodeModel, tokenizer: EngineTokenizer) {
     this.model = model;
     this.tokenizer = tokenizer;

@@ -11,6 +11,7 @@ import { Engine } from "./engine.ts";
 
 /** Which model, and where it runs. */
 export interface LoadOptions extends ModelChoice {
+  /** "" = the CPU. */
   readonly deviceType?: "cpu" | "cuda" | "";
   /** CPU threads; 0 = physical cores. */
   readonly threads?: number;
@@ -20,10 +21,15 @@ export interface LoadOptions extends ModelChoice {
 
 /** An opened model. */
 export class LoadedModel implements Disposable {
+  /** Checkpoint that was taken, and why. */
   readonly chosen: ChosenModel;
+  /** Device that holds the weights; freed with the model. */
   readonly device: Device;
+  /** Weights, packed for inference: no gradients. */
   readonly model: GPT;
+  /** Tokenizer that the model was trained with. */
   readonly tokenizer: Tokenizer;
+  /** Generation with this model and tokenizer. */
   readonly engine: Engine;
   /** Settles when every block of the file was compared with its SHA-256; rejects where one differs. */
   readonly verified: Promise<void>;

@@ -33,6 +33,7 @@ export interface Draw extends Sampling {
 
 /** Chosen tokens of all rows. */
 export interface Drawn {
+  /** Chosen id of each row. */
   readonly ids: Int32Array;
   /** log p of each chosen token at temperature 1, nothing cut. */
   readonly logprobs: Float32Array;

@@ -10,13 +10,17 @@ import { Tape } from "../tensor/tape.ts";
 
 /** Token ids, (B, T) each; a target of -1 is not counted. */
 export interface EvalBatch {
+  /** Ids that the model reads. */
   readonly inputs: Int32Array<ArrayBuffer>;
+  /** Id that each position is to predict; -1 = not counted. */
   readonly targets: Int32Array<ArrayBuffer>;
 }
 
 /** Sums over a text. */
 export interface BitsPerByte {
+  /** Loss of the counted targets. */
   readonly nats: number;
+  /** Bytes that the counted targets stand for. */
   readonly bytes: number;
   /** nats / (ln 2 * bytes); infinity where no byte was counted. */
   readonly bpb: number;
@@ -24,7 +28,9 @@ export interface BitsPerByte {
 
 /** Shape of evaluation batches. */
 export interface EvalShape {
+  /** Rows of a batch. */
   readonly B: number;
+  /** Tokens of a row. */
   readonly T: number;
   /** Memory to use; default: an arena of its own. The trainer's is large enough, and idle between steps. */
   readonly arena?: Arena;
@@ -38,6 +44,7 @@ export class LossEvaluator implements Disposable {
   readonly #ownArena: Arena | null;
   readonly #tape: Tape;
 
+  /** Allocates memory for batches of one shape; the model stays the caller's. */
   constructor(model: GPT, shape: EvalShape) {
     this.#model = model;
     this.#device = model.device;

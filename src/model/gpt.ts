@@ -129,9 +129,13 @@ export interface ForwardOptions {
 
 /** A GPT on one device: parameters and the forward pass. */
 export class GPT implements Disposable {
+  /** Sizes it was made with. */
   readonly config: GPTConfig;
+  /** What its products compute in. */
   readonly dtype: ComputeType;
+  /** Weights and gradients, under PyTorch's names. */
   readonly parameters: Parameters;
+  /** Where it lives; it must outlive the model. */
   readonly device: Device;
   readonly #wte: Parameter;
   readonly #head: Parameter;

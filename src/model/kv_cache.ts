@@ -13,12 +13,15 @@ export interface KVCacheOptions {
   readonly rows: number;
   /** Tokens that fit in a row. */
   readonly capacity: number;
+  /** Element type; the model's compute type. */
   readonly dtype: ComputeType;
 }
 
 /** Keys and values of every layer. */
 export class KVCache implements Disposable {
+  /** Number of rows. */
   readonly rows: number;
+  /** Tokens that fit in a row. */
   readonly capacity: number;
   /** Tokens in each row. */
   readonly lengths: Int32Array<ArrayBuffer>;
@@ -28,6 +31,7 @@ export class KVCache implements Disposable {
   readonly #counts: OwnedTensor;
   readonly #nextCounts: Int32Array<ArrayBuffer>;
 
+  /** Allocates empty rows for every layer of a model of this configuration. */
   constructor(device: Device, config: GPTConfig, options: KVCacheOptions) {
     const { rows, capacity, dtype } = options;
     const shape = [rows, config.nKvHead, capacity, config.nEmbd / config.nHead];

@@ -6,9 +6,14 @@ import type { Symbols } from "./load.ts";
 
 /** A failed native call: which function, with which status, and the library's message. */
 export class NativeError extends Error {
+  /** Name of the class. */
   override name = "NativeError";
+  /** Name of the C function: "nc_...". */
   readonly function: string;
+  /** Its status code; never 0. */
   readonly status: number;
+
+  /** Makes the error of function `name` with the library's message. */
   constructor(name: string, status: number, message: string) {
     super(message);
     this.function = name;
@@ -19,7 +24,11 @@ export class NativeError extends Error {
 type Short<K extends AbiName> = K extends `nc_${infer N}` ? N : never;
 type Method<R extends AbiRow> = (...args: JsArgs<R["args"]>) => R extends { nonblocking: true } ? Promise<void> : void;
 
-/** The native functions without their prefix: `nc.rmsnorm_fwd(ctx, ...)`. */
+/**
+ * The native functions without their prefix: `nc.rmsnorm_fwd(ctx, ...)`. They change with the libraries.
+ *
+ * @internal
+ */
 export type Native = { readonly [K in AbiName as Short<K>]: Method<(typeof abi)[K]> };
 
 const ERROR_CAPACITY = 4096;

@@ -15,15 +15,21 @@ import type { Tensor } from "../tensor/tensor.ts";
 export interface AdamWOptions {
   /** Learning rate before the schedule's multiplier. */
   readonly lr: number;
+  /** Decay of the first moments. */
   readonly beta1: number;
+  /** Decay of the second moments. */
   readonly beta2: number;
+  /** Added to the root of the second moments. */
   readonly eps: number;
+  /** Decoupled: weights shrink by lr times this in each update. */
   readonly weightDecay: number;
 }
 
 /** AdamW over one parameter group. */
 export class AdamW implements Disposable {
+  /** What it updates. */
   readonly group: ParameterGroup;
+  /** Constants it was made with. */
   readonly options: AdamWOptions;
   /** First moments, f32, shaped like the group. */
   readonly m: OwnedTensor;
@@ -34,6 +40,7 @@ export class AdamW implements Disposable {
   readonly #device: Device;
   readonly #hyper: Slots;
 
+  /** Allocates zero moments; `block` carries the numbers that change from step to step. */
   constructor(device: Device, block: StepBlock, { group, ...options }: AdamWOptions & { group: ParameterGroup }) {
     this.group = group;
     this.options = options;

@@ -16,13 +16,17 @@ const ADAMW = { beta1: 0.8, beta2: 0.95, eps: 1e-10 };
 
 /** Learning rates and the like of a run. */
 export interface OptimizerOptions {
+  /** Learning rate of the head at width 768; scaled by (C / 768)^-0.5. */
   readonly unembeddingLr: number;
+  /** Learning rate of the token embedding at width 768; scaled alike. */
   readonly embeddingLr: number;
+  /** Learning rate of the matrices of the layers (Muon). */
   readonly matrixLr: number;
   /** Of the AdamW groups. */
   readonly weightDecay: number;
   /** Largest global gradient norm; 0 = no clipping. */
   readonly gradClip: number;
+  /** What Newton-Schulz computes in. */
   readonly muonDtype: ComputeType;
   /** Factor of all learning rates (SFT and RL start low). */
   readonly lrFraction?: number;
@@ -30,19 +34,25 @@ export interface OptimizerOptions {
 
 /** What one step needs from the schedules. */
 export interface StepSchedule {
+  /** Factor of every learning rate in this step. */
   readonly lrMultiplier: number;
+  /** Momentum of Muon in this step. */
   readonly momentum: number;
 }
 
 /** A named piece of optimizer state, for checkpoints. */
 export interface NamedState {
+  /** Kind of state and parameter: "exp_avg.lm_head.weight". */
   readonly name: string;
+  /** View of the optimizer's memory, f32, shaped like the parameter. */
   readonly tensor: Tensor;
 }
 
 /** Both optimizers of a model. */
 export class Optimizers implements Disposable {
+  /** Optimizers of head and token embedding, one a group. */
   readonly adamw: readonly AdamW[];
+  /** Optimizers of the matrices of the layers, one a shape. */
   readonly muon: readonly Muon[];
   /** f32[2] on the device: the factor applied to the gradients of the last step, and their norm before it. */
   readonly clip: OwnedTensor;
@@ -51,6 +61,7 @@ export class Optimizers implements Disposable {
   readonly #sum: OwnedTensor; // f64[1]
   readonly #maxNorm: Slots;
 
+  /** Allocates zero state for a model that was made for training. */
   constructor(model: GPT, options: OptimizerOptions) {
     const { device, config } = model;
     const fraction = options.lrFraction ?? 1;

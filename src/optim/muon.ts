@@ -20,6 +20,7 @@ const SLICE_ELEMENTS = 1 << 23; // matrices orthogonalised at once: enough to fi
 export interface MuonOptions {
   /** Learning rate before the schedule's multiplier. */
   readonly lr: number;
+  /** Decoupled: weights shrink by lr times this in each update. */
   readonly weightDecay: number;
   /** What Newton-Schulz computes in. */
   readonly dtype: ComputeType;
@@ -27,13 +28,16 @@ export interface MuonOptions {
 
 /** Muon over one parameter group. */
 export class Muon implements Disposable {
+  /** What it updates. */
   readonly group: ParameterGroup;
+  /** Constants it was made with. */
   readonly options: MuonOptions;
   /** Momentum, f32, shaped like the group. */
   readonly momentum: OwnedTensor;
   readonly #device: Device;
   readonly #hyper: Slots;
 
+  /** Allocates zero momentum; `block` carries the numbers that change from step to step. */
   constructor(device: Device, block: StepBlock, { group, ...options }: MuonOptions & { group: ParameterGroup }) {
     this.group = group;
     this.options = options;

@@ -11,7 +11,9 @@ const ALIGN = 256; // bytes; the alignment that cuBLASLt's fastest kernels ask f
 
 /** A point to return to. */
 export interface Mark {
+  /** Tensors at the front. */
   readonly front: number;
+  /** Tensors at the back. */
   readonly back: number;
 }
 
@@ -30,6 +32,7 @@ export class Arena implements Disposable {
   readonly #back: End = { tensors: [], used: [0] };
   #peak = 0;
 
+  /** Allocates the block, rounded up to 256 bytes. */
   constructor(device: Device, bytes: number) {
     this.bytes = Math.ceil(bytes / ALIGN) * ALIGN;
     this.#memory = device.alloc(this.bytes);

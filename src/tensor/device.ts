@@ -20,28 +20,40 @@ import { sizeOf, Tensor } from "./tensor.ts";
 
 /** What a device says about itself. */
 export interface DeviceInfo {
+  /** Kind of processor. */
   readonly kind: "cpu" | "cuda";
+  /** Name as its maker gives it. */
   readonly name: string;
+  /** CPU: the instruction set that kernels were chosen for. */
   readonly isa?: string;
+  /** CPU: threads of the pool. */
   readonly threads?: number;
+  /** Instructions or units that kernels may choose by. */
   readonly features: readonly string[];
 }
 
 /** Memory of a device, in bytes. */
 export interface MemoryInfo {
+  /** Allocated now. */
   readonly allocated: number;
+  /** Most that was allocated at once. */
   readonly peak: number;
+  /** Memory of the device. */
   readonly total: number;
+  /** Memory of the device that is free. */
   readonly free: number;
 }
 
 /** A block of device memory that its owner frees. */
 export class Memory implements Disposable {
+  /** Address of the first byte; not readable from JavaScript on a GPU. */
   readonly pointer: Deno.PointerObject;
+  /** Size. */
   readonly bytes: number;
   readonly #device: Device;
   #freed = false;
 
+  /** Takes over a block that was allocated on this device. */
   constructor(device: Device, pointer: Deno.PointerObject, bytes: number) {
     this.#device = device;
     this.pointer = pointer;
@@ -59,11 +71,13 @@ export class Memory implements Disposable {
 export class OwnedTensor extends Tensor implements Disposable {
   readonly #memory: Memory;
 
+  /** Takes over a block of at least the tensor's size. */
   constructor(memory: Memory, shape: readonly number[], dtype: DType) {
     super(memory.pointer, shape, dtype);
     this.#memory = memory;
   }
 
+  /** Frees the memory behind the work that is queued now; using the tensor afterwards throws. */
   [Symbol.dispose](): void {
     this.release();
     this.#memory[Symbol.dispose]();
@@ -72,12 +86,15 @@ export class OwnedTensor extends Tensor implements Disposable {
 
 /** An opened device. */
 export class Device implements Disposable {
+  /** Library behind it; "plan" counts memory and work without computing. */
   readonly kind: LibraryKind | "plan";
   /** The native functions: `device.nc.rmsnorm_fwd(device.ctx, ...)`. */
   readonly nc: Native;
+  /** First argument of every native function. */
   readonly ctx: Deno.PointerObject;
   #open = true;
 
+  /** Takes over a native context; `open` makes one. */
   constructor(kind: LibraryKind | "plan", nc: Native, ctx: Deno.PointerObject) {
     this.kind = kind;
     this.nc = nc;

@@ -1,8 +1,8 @@
 /** Element types: names, sizes, and their typed arrays on the JavaScript side. */
 import { DTYPE, DTYPE_BYTES } from "../native/abi.ts";
 
-/** Name of an element type. */
-export type DType = keyof typeof DTYPE;
+/** Name of an element type; each has a code in the C interface, which `dtypeCode` looks up. */
+export type DType = "f32" | "bf16" | "f16" | "i32" | "u16" | "i8" | "e4m3" | "e5m2";
 /** Types that a model computes in. */
 export type ComputeType = "f32" | "bf16";
 

@@ -323,7 +323,9 @@ export function attention(
 
 /** Keys and values of one layer, (B, G, capacity, D) each, and how full each row is. */
 export interface LayerCache {
+  /** Keys, normalised and rotated. */
   readonly k: Tensor;
+  /** Values. */
   readonly v: Tensor;
   /** (B) i32: tokens cached before this chunk. */
   readonly positions: Tensor;

@@ -9,20 +9,27 @@ import type { Tensor } from "./tensor.ts";
 
 /** What a model declares: a matrix (rows, cols) and the group it belongs to. All members of a group have one shape. */
 export interface ParameterSpec {
+  /** Name under PyTorch's scheme: "transformer.h.0.attn.c_q.weight". */
   readonly name: string;
+  /** (rows, cols). */
   readonly shape: readonly [number, number];
+  /** Name of the group. */
   readonly group: string;
 }
 
 /** A weight as an operand of a product. */
 export interface WeightOperand {
+  /** Address of the first element. */
   readonly pointer: Deno.PointerObject;
+  /** Code of the layout: rows, or packed for one direction. */
   readonly layout: number;
+  /** Code of the element type. */
   readonly dtype: number;
 }
 
 /** One matrix of weights. */
 export class Parameter {
+  /** Name that checkpoints know it by. */
   readonly name: string;
   /** (rows, cols): (out, in) for a linear map, (vocabulary, width) for an embedding. */
   readonly shape: readonly [number, number];
@@ -33,6 +40,7 @@ export class Parameter {
   readonly #gradient: Tensor | null;
   readonly #packed: (OwnedTensor | null)[] = [null, null]; // by PACK direction
 
+  /** Names views of a group's memory. */
   constructor(spec: ParameterSpec, master: Tensor, copy: Tensor, gradient: Tensor | null) {
     this.name = spec.name;
     this.shape = spec.shape;
@@ -76,7 +84,9 @@ export class Parameter {
 
 /** Matrices of one shape in one allocation. */
 export class ParameterGroup implements Disposable {
+  /** Name of the group. */
   readonly name: string;
+  /** Members, in the order of the memory. */
   readonly parameters: readonly Parameter[];
   /** (n, rows, cols), f32. */
   readonly master: OwnedTensor;
@@ -85,6 +95,7 @@ export class ParameterGroup implements Disposable {
   /** (n, rows, cols) in the compute type; null where that is f32. */
   readonly copy: OwnedTensor | null;
 
+  /** Allocates zero matrices, gradients only for training; all `specs` have one shape. */
   constructor(device: Device, specs: readonly ParameterSpec[], options: { dtype: ComputeType; training: boolean }) {
     const [rows, cols] = specs[0].shape;
     const shape = [specs.length, rows, cols];
@@ -119,6 +130,7 @@ export class ParameterGroup implements Disposable {
 
 /** All parameters of a model. */
 export class Parameters implements Disposable {
+  /** Groups in order of first appearance. */
   readonly groups: readonly ParameterGroup[];
   readonly #device: Device;
   readonly #byName = new Map<string, Parameter>();

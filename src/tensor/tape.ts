@@ -16,7 +16,9 @@ import { Tensor } from "./tensor.ts";
 
 /** Work of one call, from the op table's formulas. */
 export interface Cost {
+  /** Floating-point operations; a multiply-add counts two. */
   readonly flops: number;
+  /** Bytes read and written at least. */
   readonly bytes: number;
 }
 
@@ -25,7 +27,9 @@ export type Costs = Map<string, { calls: number; flops: number; bytes: number }>
 
 /** Where a gradient goes: the buffer, and 1 where it is added to, 0 where it is overwritten. */
 export interface GradientTarget {
+  /** Address of the gradient's first element. */
   readonly pointer: Deno.PointerObject;
+  /** Flag of every backward kernel: 1 adds, 0 overwrites. */
   readonly accumulate: number;
 }
 
@@ -45,9 +49,13 @@ type Entry = { readonly kind: "op"; backward(): void } | { readonly kind: "segme
 
 /** The recording of one forward pass. */
 export class Tape {
+  /** Where the ops run. */
   readonly device: Device;
+  /** The device's native functions. */
   readonly nc: Native;
+  /** First argument of every native function. */
   readonly ctx: Deno.PointerObject;
+  /** Memory of activations; no other tape may use it between two calls of `clear`. */
   readonly arena: Arena;
   /** Whether gradients will be asked for. */
   readonly training: boolean;
@@ -60,6 +68,7 @@ export class Tape {
   #recompute = new Map<Tensor, () => void>();
   #written = new Set<Parameter>();
 
+  /** Starts an empty recording; device and arena stay the caller's. */
   constructor(device: Device, arena: Arena, options: { training: boolean }) {
     this.device = device;
     this.nc = device.nc;

@@ -8,10 +8,13 @@ import { type DType, dtypeBytes } from "./dtype.ts";
 
 /** A shaped, typed address in device memory. */
 export class Tensor {
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Element type. */
   readonly dtype: DType;
   #pointer: Deno.PointerObject | null;
 
+  /** Describes memory that somebody else owns; null = none yet. */
   constructor(pointer: Deno.PointerObject | null, shape: readonly number[], dtype: DType) {
     this.#pointer = pointer;
     this.shape = shape;

@@ -6,30 +6,49 @@ import { RESUME_CHANGEABLE, resumeFlags } from "../model/resume.ts";
 export interface BaseTrainFlags {
   /** Name of the run. */
   readonly run: string;
+  /** "" = the CPU. */
   readonly deviceType: "cpu" | "cuda" | "";
   /** CPU threads; 0 = physical cores. */
   readonly threads: number;
   /** fp32, bf16, or "" for the best of the device. */
   readonly dtype: string;
+  /** What Muon's orthogonalisation computes in: fp32 or bf16. */
   readonly muonDtype: string;
+  /** Seed of the initial weights. */
   readonly seed: number;
+  /** Layers; width and heads follow from it. */
   readonly depth: number;
+  /** Context length T in tokens. */
   readonly maxSeqLen: number;
+  /** Updates; -1 = as the next two say, the first positive one. */
   readonly numIterations: number;
+  /** Training FLOPs; -1 = as the next one says. */
   readonly targetFlops: number;
+  /** Training tokens per parameter; -1 = none. */
   readonly targetParamDataRatio: number;
+  /** Rows of a micro-batch. */
   readonly deviceBatchSize: number;
+  /** Tokens of an update over all ranks and micro-batches. */
   readonly totalBatchSize: number;
+  /** Learning rate of the token embedding, for width 768 (AdamW). */
   readonly embeddingLr: number;
+  /** Learning rate of the head, for width 768 (AdamW). */
   readonly unembeddingLr: number;
+  /** Learning rate of the matrices of the layers (Muon). */
   readonly matrixLr: number;
+  /** Weight decay of embedding and head. */
   readonly weightDecay: number;
+  /** Largest global gradient norm; 0 = no clipping. */
   readonly gradClip: number;
+  /** Share of the updates in which learning rates rise, 0 to 1. */
   readonly warmupRatio: number;
+  /** Share of the updates in which learning rates fall, 0 to 1. */
   readonly warmdownRatio: number;
+  /** Multiplier of the learning rates that the fall ends at. */
   readonly finalLrFrac: number;
   /** Steps between evaluations; -1 = none. */
   readonly evalEvery: number;
+  /** Tokens of an evaluation; rounded down to whole batches, at least one. */
   readonly evalTokens: number;
   /** Steps between samples; -1 = none. */
   readonly sampleEvery: number;
@@ -37,6 +56,7 @@ export interface BaseTrainFlags {
   readonly saveEvery: number;
   /** Checkpoints that are kept; 0 = all. */
   readonly keep: number;
+  /** Name of the model's folder; "" = "d" and the depth. */
   readonly modelTag: string;
   /** "" = start anew; "latest" = continue, an error without a checkpoint; "auto" = continue or start. */
   readonly resume: "" | "latest" | "auto";

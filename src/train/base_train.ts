@@ -41,8 +41,11 @@ import { type MicroBatch, Trainer } from "./trainer.ts";
 export interface TrainContext {
   /** Folders of the base folder or of a run. */
   readonly folders: Folders;
+  /** Folder of the shards. */
   readonly dataDir: string;
+  /** Folder of the tokenizer; the checkpoint keeps a copy. */
   readonly tokenizerDir: string;
+  /** Hears what the run does. */
   readonly log: Log;
   /** Aborted when the user asks to stop: the step is finished and saved. */
   readonly stop: AbortSignal;
@@ -58,25 +61,35 @@ export interface TrainContext {
 
 /** Figures of one update. */
 export interface StepReport {
+  /** Number of this update, from 0 on. */
   readonly step: number;
+  /** Updates of the whole run. */
   readonly steps: number;
   /** Loss of the last micro-batch, in nats. */
   readonly loss: number;
   /** Exponential average of the loss. */
   readonly smoothLoss: number;
+  /** Tokens trained on per second, all ranks together. */
   readonly tokPerSec: number;
+  /** Model FLOPs utilisation, 0 to 1. */
   readonly mfu: number;
 }
 
 /** What a run leaves behind. */
 export interface TrainResult {
+  /** Folder of the checkpoints. */
   readonly folder: string;
+  /** Updates that the model has had. */
   readonly step: number;
+  /** Updates that were planned. */
   readonly steps: number;
   /** True where the user stopped it. */
   readonly stopped: boolean;
+  /** Last validation in bits per byte; null where none was made. */
   readonly valBpb: number | null;
+  /** Best validation in bits per byte; null where none was made. */
   readonly minValBpb: number | null;
+  /** Time of all updates, those before a resume included; evaluation and saving do not count. */
   readonly totalTimeMs: number;
 }
 

@@ -17,7 +17,9 @@ export const SAMPLE_PROMPTS: readonly string[] = [
 
 /** A prompt and what the model made of it. */
 export interface Sample {
+  /** What the model was given. */
   readonly prompt: string;
+  /** The continuation alone. */
   readonly text: string;
 }
 

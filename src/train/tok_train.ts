@@ -33,22 +33,31 @@ export interface TrainTokenizerOptions {
   readonly maxChars?: number;
   /** Code points of a document at most; 10,000. */
   readonly docCap?: number;
+  /** Regular expression that cuts texts before merging; nanochat's. */
   readonly pattern?: string;
   /** 0 = physical cores. */
   readonly threads?: number;
+  /** Hears progress and a vocabulary that became smaller; silent. */
   readonly log?: Log;
 }
 
 /** Figures of a training for the report. */
 export interface TokenizerStats {
+  /** Time from the first text to the finished tokenizer. */
   readonly trainTimeSec: number;
+  /** Code points that were trained on. */
   readonly chars: number;
+  /** Documents that were trained on. */
   readonly documents: number;
+  /** Special tokens in the vocabulary. */
   readonly numSpecialTokens: number;
   /** Over all tokens that have bytes; the deviation divides by n - 1. */
   readonly tokenBytesMin: number;
+  /** Longest token in bytes. */
   readonly tokenBytesMax: number;
+  /** Mean length in bytes. */
   readonly tokenBytesMean: number;
+  /** Standard deviation of the length in bytes. */
   readonly tokenBytesStd: number;
 }
 

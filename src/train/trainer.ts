@@ -15,7 +15,9 @@ import { type Costs, Tape } from "../tensor/tape.ts";
 
 /** Token ids of one micro-batch, (B, T) each; a target of -1 is ignored. */
 export interface MicroBatch {
+  /** Ids that the model reads. */
   readonly inputs: Int32Array<ArrayBuffer>;
+  /** Id that each position is to predict; -1 = ignored. */
   readonly targets: Int32Array<ArrayBuffer>;
   /** Weight of each target in the objective; default: 1 / active targets, the mean. */
   readonly weights?: Float32Array<ArrayBuffer>;
@@ -23,7 +25,9 @@ export interface MicroBatch {
 
 /** Sizes of a trainer. */
 export interface TrainerOptions {
+  /** Sizes of the model. */
   readonly config: GPTConfig;
+  /** What the model computes in. */
   readonly dtype: ComputeType;
   /** Rows of a micro-batch. */
   readonly B: number;
@@ -31,6 +35,7 @@ export interface TrainerOptions {
   readonly T: number;
   /** Micro-batches of a step. */
   readonly gradAccum: number;
+  /** Learning rates and the like. */
   readonly optimizer: OptimizerOptions;
 }
 
@@ -50,6 +55,7 @@ export interface TrainingPlan {
   readonly arenaBytes: number;
   /** Bytes of everything: parameters, gradients, optimizer state, arena. */
   readonly totalBytes: number;
+  /** Work by op, of two micro-batches at most and one update. */
   readonly costs: Costs;
 }
 
@@ -71,17 +77,24 @@ export function planTraining(options: TrainerOptions): TrainingPlan {
 
 /** Model, optimizers and buffers of a training run. */
 export class Trainer implements Disposable {
+  /** Where everything lives; it must outlive the trainer. */
   readonly device: Device;
+  /** Sizes it was made with. */
   readonly options: TrainerOptions;
+  /** Model in training, zero until `initWeights` or a checkpoint fills it; freed with the trainer. */
   readonly model: GPT;
+  /** Its optimizers; freed with the trainer. */
   readonly optimizers: Optimizers;
+  /** Memory of activations, idle between steps. */
   readonly arena: Arena;
+  /** Recording that `microStep` uses and clears. */
   readonly tape: Tape;
   readonly #inputs: OwnedTensor;
   readonly #targets: OwnedTensor;
   readonly #weights: OwnedTensor;
   readonly #losses: OwnedTensor;
 
+  /** Allocates everything that a step needs; `arenaBytes` saves planning where the size is known. */
   constructor(device: Device, options: TrainerOptions & { arenaBytes?: number }) {
     const { B, T, config, dtype, gradAccum } = options;
     this.device = device;
