@@ -14,9 +14,9 @@ export interface Progress {
 
 /** Receiver of messages. Messages are whole sentences or lines without a line break. */
 export interface Log {
-  /** A fact that the user wants to know. */
+  /** Takes a fact that the user wants to know. */
   info(message: string): void;
-  /** Something that went differently than asked; also kept in the run's log file. */
+  /** Takes something that went differently than asked; also kept in the run's log file. */
   warn(message: string): void;
   /** Replaces the progress shown before; the last call of a piece of work has done = total. */
   progress(state: Progress): void;

@@ -372,7 +372,11 @@ export class ParquetWriter implements Disposable {
   }
 }
 
-/** Writes all texts into one shard. */
+/**
+ * Writes all texts into one shard; the file takes its name when it is whole.
+ *
+ * @param options.rowGroupSize texts of a row group; default 1024
+ */
 export async function writeParquet(
   path: string,
   texts: readonly string[],

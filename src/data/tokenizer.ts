@@ -228,7 +228,7 @@ export class Tokenizer implements Disposable {
     return this.#bytes.subarray(this.#offsets[this.#checked(id)], this.#offsets[id + 1]);
   }
 
-  /** The two ids that each mergeable token is joined from, behind each other; -1 -1 where no merge makes it. */
+  /** Returns the two ids that each mergeable token is joined from, behind each other; -1 -1 where no merge makes it. */
   merges(): Int32Array {
     const merges = new Int32Array(2 * this.mergeableCount);
     this.#nc.bpe_merges(this.#ctx, merges, this.handle);
@@ -246,7 +246,11 @@ export class Tokenizer implements Disposable {
     return ids;
   }
 
-  /** Encodes many texts on all threads; the results are views of one buffer. */
+  /**
+   * Encodes many texts at once; the results, in the order of the texts, are views of one buffer.
+   *
+   * @param options.threads 0 = physical cores (default)
+   */
   async encodeBatch(
     texts: readonly string[],
     options: EncodeOptions & { threads?: number } = {},
@@ -255,7 +259,11 @@ export class Tokenizer implements Disposable {
     return Array.from(ends, (end, i) => ids.subarray(i === 0 ? 0 : Number(ends[i - 1]), Number(end)));
   }
 
-  /** Encodes a column of texts on all threads: all ids, and the number of ids up to the end of each text. */
+  /**
+   * Encodes a column of texts: all ids, and the number of ids up to the end of each text.
+   *
+   * @param options.threads 0 = physical cores (default)
+   */
   async encodeColumn(
     column: TextColumn,
     options: EncodeOptions & { threads?: number } = {},

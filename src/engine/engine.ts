@@ -35,7 +35,7 @@ export interface EngineTokenizer {
   encode(text: string): ArrayLike<number>;
   /** Decodes ids to text. */
   decode(ids: ArrayLike<number>): string;
-  /** Id of a special token by its name. */
+  /** Finds the id of a special token by its name. */
   encodeSpecial(name: string): number;
 }
 
@@ -132,7 +132,7 @@ export class Engine {
     };
   }
 
-  /** Whether a token ends a row. */
+  /** Tells whether a token ends a row. */
   isEnd(token: number): boolean {
     return token === this.#marks.assistantEnd || token === this.#marks.bos;
   }

@@ -86,6 +86,8 @@ export function readMeta(
 /**
  * Finds a checkpoint: the given step, else the largest valid one (damaged ones are passed over aloud); undefined where there is none.
  *
+ * @param options.step number of updates that its model has had
+ * @param options.log hears of the damaged ones; default: silent
  * @throws {CheckpointError} where the given step is missing or damaged, or a checkpoint has a format that is not known.
  */
 export function findCheckpoint(

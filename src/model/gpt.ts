@@ -92,12 +92,12 @@ export function parameterSpecs(config: GPTConfig): ParameterSpec[] {
   ];
 }
 
-/** Number of parameters, padding included. */
+/** Counts the parameters, padding of the vocabulary included. */
 export function parameterCount(config: GPTConfig): number {
   return parameterSpecs(config).reduce((sum, { shape: [rows, cols] }) => sum + rows * cols, 0);
 }
 
-/** FLOPs per trained token: 6 per matrix weight and the attention products (arXiv:2204.02311, appendix B). */
+/** Computes the FLOPs per trained token: 6 per matrix weight and the attention products (arXiv:2204.02311, appendix B). */
 export function flopsPerToken(config: GPTConfig): number {
   const { nLayer, nEmbd, sequenceLen } = config;
   const matrices = parameterCount(config) - paddedVocabulary(config.vocabSize) * nEmbd;

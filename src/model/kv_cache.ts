@@ -48,7 +48,7 @@ export class KVCache implements Disposable {
     this.#nextCounts = new Int32Array(rows);
   }
 
-  /** What attention of one layer reads and writes. */
+  /** Returns what attention of one layer reads and writes: views, valid as long as the cache. */
   layer(index: number): LayerCache {
     return { ...this.#layers[index], positions: this.#positions, counts: this.#counts };
   }
@@ -111,7 +111,7 @@ export class KVCache implements Disposable {
     this.lengths[to] = length;
   }
 
-  /** Memory of a cache, in bytes. */
+  /** Computes the memory of a cache, in bytes. */
   static bytes(config: GPTConfig, options: KVCacheOptions): number {
     const D = config.nEmbd / config.nHead;
     return 2 * config.nLayer * options.rows * config.nKvHead * options.capacity * D * dtypeBytes(options.dtype);

@@ -60,7 +60,7 @@ export class Parameter {
     return this.shape[0] * this.shape[1];
   }
 
-  /** The weight as the right operand of y = x W^T (forward) or dx = dy W (backward). */
+  /** Returns the weight as the right operand of y = x W^T (forward) or dx = dy W (backward). */
   operand(direction: number = PACK.FORWARD): WeightOperand {
     const packed = this.#packed[direction];
     const dtype = dtypeCode(this.copy.dtype);
@@ -159,7 +159,7 @@ export class Parameters implements Disposable {
     return parameter;
   }
 
-  /** All parameters in declaration order. */
+  /** Lists all parameters in declaration order. */
   all(): Parameter[] {
     return this.#names.map((name) => this.get(name));
   }

@@ -39,7 +39,7 @@ export interface Op<A, O> {
   forward(tape: Tape, args: A): O;
   /** Enqueues the gradients of the inputs; reads the gradient of the output from the tape. */
   backward?(tape: Tape, args: A, saved: O): void;
-  /** Work of the forward or the backward half. */
+  /** Counts the work of the forward or the backward half. */
   cost(args: A, half: "forward" | "backward"): Cost;
 }
 
