@@ -4,9 +4,35 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
-import { atLeast, between, bool, float, int, string, UsageError } from "./flags.ts";
+import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
+
+const BENCH_SUMMARIES: Readonly<Record<keyof typeof BENCH, string>> = {
+  train: "times whole training steps on random tokens, both optimizers included",
+  infer: "times prefill and decoding on random weights",
+  tokenizer: "times training, encoding and decoding of a tokenizer on a text",
+  loader: "times batches of a loader that nobody computes with",
+  attention: "times attention, forward and backward",
+  loss: "times the output layer with the loss, forward and backward",
+  optimizer: "times one update of both optimizers",
+  gemm: "times one product of matrices",
+  start: "times the start of the program",
+};
+
+const BENCHES = Object.entries(BENCH).map(([form, flags]) =>
+  command({
+    name: `bench ${form}`,
+    summary: BENCH_SUMMARIES[form as keyof typeof BENCH],
+    flags: flags as FlagTable,
+    run: async ({ values, terminal }) => {
+      if (form === "tokenizer" && values.text === "") {
+        throw new UsageError("Cannot time a tokenizer: no text is given, expected --text=FILE");
+      }
+      await (await import("./bench_commands.ts")).runBench(form, { values, terminal });
+    },
+  })
+);
 
 /** All commands, in the order of the help. */
 export const COMMANDS: readonly Command[] = [
@@ -144,6 +170,19 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
   }),
   command({
+    name: "eval bpb",
+    summary: "measures bits per byte of a model on training and validation text, and shows samples",
+    flags: {
+      ...MODEL,
+      step: { ...MODEL.step, aliases: ["model-step"] },
+      "device-batch-size": int(32, { help: "rows of a batch", check: atLeast(1) }),
+      "split-tokens": int(20 * 524288, { help: "text of each split", unit: "tokens", check: atLeast(1) }),
+      ...COMPUTE,
+      ...DATA_DIR,
+    },
+    run: async ({ values, terminal }) => await (await import("./eval_command.ts")).evalBpb(values, terminal),
+  }),
+  command({
     name: "models",
     summary: "lists the models of the base folder and its runs",
     flags: {},
@@ -181,4 +220,5 @@ export const COMMANDS: readonly Command[] = [
       await (await import("./report_commands.ts")).watch(name, { baseDir, terminal });
     },
   }),
+  ...BENCHES,
 ];

@@ -78,3 +78,64 @@ export const TRAIN = {
   "resume-from-step": int(-1, { help: "goes on from the checkpoint of this step; -1 = no", check: atLeast(-1) }),
   overwrite: bool(false, { help: "removes the checkpoints that are in the folder" }),
 } as const satisfies FlagTable;
+
+const VOCAB = { "vocab-size": int(65536, { help: "tokens of the vocabulary", ...SEVERAL }) } as const;
+const DEPTH = { depth: int(4, { help: "layers", ...SEVERAL }), ...VOCAB } as const;
+
+/** Sizes of the forms of `nanochat bench`. */
+export const BENCH = {
+  train: {
+    ...DEPTH,
+    "max-seq-len": int(512, { help: "length of a row", unit: "tokens", ...SEVERAL }),
+    "device-batch-size": int(8, { help: "rows of a micro-batch", ...SEVERAL }),
+    "grad-accum": int(1, { help: "micro-batches of a step", ...SEVERAL }),
+    steps: int(10, { help: "steps that are timed, after a warm-up", ...SEVERAL }),
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  infer: {
+    ...DEPTH,
+    "batch-size": int(1, { help: "rows that are decoded at once", ...SEVERAL }),
+    "prompt-tokens": int(256, { help: "length of the prompt", unit: "tokens", ...SEVERAL }),
+    "new-tokens": int(64, { help: "length of the answer", unit: "tokens", ...SEVERAL }),
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  tokenizer: {
+    text: string("", { help: "text file to train on and to encode" }),
+    ...VOCAB,
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  loader: {
+    "device-batch-size": int(32, { help: "rows of a batch", ...SEVERAL }),
+    "max-seq-len": int(2048, { help: "length of a row", unit: "tokens", ...SEVERAL }),
+    ...DATA_DIR,
+    ...TOKENIZER_DIR,
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  attention: {
+    T: int(2048, { help: "length of the row", unit: "tokens", ...SEVERAL }),
+    heads: int(6, { help: "heads", ...SEVERAL }),
+    "head-dim": int(128, { help: "width of a head", ...SEVERAL }),
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  loss: {
+    tokens: int(4096, { help: "rows", ...SEVERAL }),
+    width: int(768, { help: "width of the model", ...SEVERAL }),
+    ...VOCAB,
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  optimizer: { ...DEPTH, ...DEVICE, ...MUON_DTYPE },
+  gemm: {
+    m: int(2048, { help: "rows of the result", ...SEVERAL }),
+    n: int(2048, { help: "columns of the result", ...SEVERAL }),
+    k: int(2048, { help: "length of the sums", ...SEVERAL }),
+    ...DEVICE,
+    ...MUON_DTYPE,
+  },
+  start: { ...DEVICE, ...MUON_DTYPE },
+} as const satisfies Record<string, FlagTable>;

@@ -52,6 +52,13 @@ Deno.test("nanochat train stops at SIGINT with a checkpoint, exit 75, and --resu
     assertStringIncludes(log, "max-seq-len = 32 (--max-seq-len)");
     assert(log.split("nanochat train").length > 2, "both starts are in the log");
 
+    const args = ["eval", "bpb", "--model-tag=b", "--split-tokens=1024", "--device-batch-size=2", "--json"];
+    const measured = await nanochat(args, { env });
+    assertEquals(measured.code, 0, measured.output);
+    const { train_bpb, val_bpb, samples } = JSON.parse(measured.stdout);
+    assert(train_bpb > 0 && train_bpb < 4 && val_bpb > 0 && val_bpb < 4, measured.stdout);
+    assertEquals(samples.length, 7);
+
     const listed = await nanochat(["models"], { env });
     assertStringIncludes(listed.stdout, "base/a");
     const inspected = await nanochat(["models", "inspect", "base/b", "--json"], { env });
