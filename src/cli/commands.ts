@@ -129,6 +129,7 @@ export const COMMANDS: readonly Command[] = [
     summary: "measures bits per byte of a model on training and validation text, and shows samples",
     flags: {
       ...MODEL,
+      step: { ...MODEL.step, aliases: ["model-step"] },
       "device-batch-size": int(32, { help: "rows of a batch", check: atLeast(1) }),
       "split-tokens": int(20 * 524288, {
         help: "size of each split, cut to whole batches",
@@ -168,19 +169,6 @@ export const COMMANDS: readonly Command[] = [
       ...COMPUTE,
     },
     run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
-  }),
-  command({
-    name: "eval bpb",
-    summary: "measures bits per byte of a model on training and validation text, and shows samples",
-    flags: {
-      ...MODEL,
-      step: { ...MODEL.step, aliases: ["model-step"] },
-      "device-batch-size": int(32, { help: "rows of a batch", check: atLeast(1) }),
-      "split-tokens": int(20 * 524288, { help: "text of each split", unit: "tokens", check: atLeast(1) }),
-      ...COMPUTE,
-      ...DATA_DIR,
-    },
-    run: async ({ values, terminal }) => await (await import("./eval_command.ts")).evalBpb(values, terminal),
   }),
   command({
     name: "models",

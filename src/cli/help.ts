@@ -45,7 +45,7 @@ function flagLines(flags: FlagTable): string {
     const value = kind && (flag.bare === undefined ? `=${kind}` : `[=${kind}]`);
     const head = `  ${spellings.join(", ")}${value}`;
     const unit = flag.unit ? ` [${flag.unit}]` : "";
-    const isPlain = flag.default === undefined || flag.default === false;
+    const isPlain = flag.default === undefined || flag.default === false || flag.default === "";
     const shown = isPlain ? "" : ` (default ${formatDefault(flag)})`;
     const env = flag.env ? ` (also ${flag.env.join(", ")})` : "";
     const gap = head.length < 34 ? head.padEnd(36) : `${head}\n${" ".repeat(36)}`;

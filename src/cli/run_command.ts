@@ -9,6 +9,7 @@ import { runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
 import type { Invocation } from "./command.ts";
 import type { RUN } from "./model_flags.ts";
+import { UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
@@ -18,8 +19,9 @@ export async function run(
   name: string,
   { values: { baseDir, dryRun }, settings, stop, terminal }: Invocation<typeof RUN>,
 ): Promise<number> {
+  if (!RECIPES[name]) throw new UsageError(explainRecipes(name));
   const base = resolveBaseDir(baseDir);
-  if (dryRun && RECIPES[name]) {
+  if (dryRun) {
     for (const stage of RECIPES[name].stages) terminal.result(commandLine(stage, foldersOf(base, name).root));
     return EXIT.DONE;
   }
@@ -30,6 +32,16 @@ export async function run(
   const { stopped } = await runRecipe(name, { base, log, stop, result });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
   return stopped ? EXIT.STOPPED : EXIT.DONE;
+}
+
+/** Says what a name that is no recipe may have meant. */
+export function explainRecipes(name: string): string {
+  const list = Object.entries(RECIPES).map(([each, { about }]) => `\n  nanochat run ${each}  ${about}`).join("");
+  const size = /^d\d+$/.test(name)
+    ? `"${name}" is the size of a model: "nanochat train --depth=${name.slice(1)}" trains one and ` +
+      `"nanochat chat --model-tag=${name}" talks to it`
+    : 'to talk to a model, type "nanochat chat"';
+  return `Cannot run ${JSON.stringify(name)}: no such recipe; ${size}. The recipes are${list}`;
 }
 
 /** Writes the small world as shards. */

@@ -33,7 +33,12 @@ export async function sampleTexts(
   const samples: Sample[] = [];
   for (const prompt of prompts) {
     const ids = tokenizer.encode(prompt, { prepend: tokenizer.bosId });
-    const { sequences: [sequence] } = await engine.generateBatch(ids, { temperature: 0, maxTokens });
+    const room = Math.min(maxTokens, engine.model.contextLen - ids.length);
+    if (room < 1) {
+      samples.push({ prompt, text: "" }); // a context this short holds no more than the prompt
+      continue;
+    }
+    const { sequences: [sequence] } = await engine.generateBatch(ids, { temperature: 0, maxTokens: room });
     samples.push({ prompt, text: tokenizer.decode(sequence.slice(ids.length)) });
   }
   return samples;
