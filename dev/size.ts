@@ -7,8 +7,8 @@ const SKIPPED = /_test\.ts$|\/page\/|\/target\//;
 
 /** Folders with one budget in lines; raising one takes an entry in dev/LOG.md. */
 const BUDGETS: readonly [string, string[], number][] = [
-  ["src + tasks", ["src", "tasks"], 16_000],
-  ["ffi", ["ffi/src"], 9_000],
+  ["src + tasks", ["src", "tasks"], 17_000],
+  ["ffi", ["ffi/src"], 13_000],
   ["kernels_cu", ["kernels_cu"], 6_000],
 ];
 
