@@ -92,7 +92,7 @@ Deno.test("nanochat run names its recipes and prints their commands", () =>
   withFolder(async (folder) => {
     const env = { NANOCHAT_BASE_DIR: folder };
     const unknown = await nanochat(["run", "d4"], { env });
-    assertEquals(unknown.code, 1);
+    assertEquals(unknown.code, 2);
     assertStringIncludes(unknown.stderr, "nanochat train --depth=4");
     const { stdout } = await nanochat(["run", "tiny", "--dry-run"], { env });
     assertEquals(stdout.trim().split("\n").map((line) => line.split(" --")[0]), [
