@@ -1,21 +1,8 @@
-/** Flags of base training: names, defaults, how a checkpoint stores them and what a resumed run may change. */
-import type { JsonObject } from "../model/checkpoint.ts";
-import { RESUME_CHANGEABLE, resumeFlags } from "../model/resume.ts";
+/** Flags of base training: names and defaults. */
+import { STAGE_DEFAULTS, type StageFlags } from "./stage_flags.ts";
 
 /** Flags of `nanochat train`; names and defaults are those of the reference where it has them. */
-export interface BaseTrainFlags {
-  /** Name of the run. */
-  readonly run: string;
-  /** "" = the CPU. */
-  readonly deviceType: "cpu" | "cuda" | "";
-  /** CPU threads; 0 = physical cores. */
-  readonly threads: number;
-  /** fp32, bf16, or "" for the best of the device. */
-  readonly dtype: string;
-  /** What Muon's orthogonalisation computes in: fp32 or bf16. */
-  readonly muonDtype: string;
-  /** Seed of the initial weights. */
-  readonly seed: number;
+export interface BaseTrainFlags extends StageFlags {
   /** Layers; width and heads follow from it. */
   readonly depth: number;
   /** Context length T in tokens. */
@@ -26,18 +13,8 @@ export interface BaseTrainFlags {
   readonly targetFlops: number;
   /** Training tokens per parameter; -1 = none. */
   readonly targetParamDataRatio: number;
-  /** Rows of a micro-batch. */
-  readonly deviceBatchSize: number;
   /** Tokens of an update over all ranks and micro-batches. */
   readonly totalBatchSize: number;
-  /** Learning rate of the token embedding, for width 768 (AdamW). */
-  readonly embeddingLr: number;
-  /** Learning rate of the head, for width 768 (AdamW). */
-  readonly unembeddingLr: number;
-  /** Learning rate of the matrices of the layers (Muon). */
-  readonly matrixLr: number;
-  /** Weight decay of embedding and head. */
-  readonly weightDecay: number;
   /** Largest global gradient norm; 0 = no clipping. */
   readonly gradClip: number;
   /** Share of the updates in which learning rates rise, 0 to 1. */
@@ -46,34 +23,15 @@ export interface BaseTrainFlags {
   readonly warmdownRatio: number;
   /** Multiplier of the learning rates that the fall ends at. */
   readonly finalLrFrac: number;
-  /** Steps between evaluations; -1 = none. */
-  readonly evalEvery: number;
   /** Tokens of an evaluation; rounded down to whole batches, at least one. */
   readonly evalTokens: number;
   /** Steps between samples; -1 = none. */
   readonly sampleEvery: number;
-  /** Steps between checkpoints; -1 = only at the end. */
-  readonly saveEvery: number;
-  /** Checkpoints that are kept; 0 = all. */
-  readonly keep: number;
-  /** Name of the model's folder; "" = "d" and the depth. */
-  readonly modelTag: string;
-  /** "" = start anew; "latest" = continue, an error without a checkpoint; "auto" = continue or start. */
-  readonly resume: "" | "latest" | "auto";
-  /** Continue at this step; -1 = as `resume` says. */
-  readonly resumeFromStep: number;
-  /** Replace the checkpoints in the folder. */
-  readonly overwrite: boolean;
 }
 
 /** Defaults: the reference's, where it has the flag. */
 export const BASE_TRAIN_DEFAULTS: BaseTrainFlags = {
-  run: "dummy",
-  deviceType: "",
-  threads: 0,
-  dtype: "",
-  muonDtype: "bf16",
-  seed: 42,
+  ...STAGE_DEFAULTS,
   depth: 20,
   maxSeqLen: 2048,
   numIterations: -1,
@@ -81,10 +39,6 @@ export const BASE_TRAIN_DEFAULTS: BaseTrainFlags = {
   targetParamDataRatio: 20,
   deviceBatchSize: 32,
   totalBatchSize: 524288,
-  embeddingLr: 0.2,
-  unembeddingLr: 0.004,
-  matrixLr: 0.02,
-  weightDecay: 0,
   gradClip: 1,
   warmupRatio: 0,
   warmdownRatio: 0.2,
@@ -92,33 +46,4 @@ export const BASE_TRAIN_DEFAULTS: BaseTrainFlags = {
   evalEvery: 250,
   evalTokens: 20 * 524288,
   sampleEvery: 2000,
-  saveEvery: -1,
-  keep: 0,
-  modelTag: "",
-  resume: "",
-  resumeFromStep: -1,
-  overwrite: false,
 };
-
-/** Flags that say how to start, not what to compute: never stored, never taken from a checkpoint. */
-const START_FLAGS = new Set(["resume", "resume_from_step", "overwrite"]);
-/** Beyond what every stage may change: the run's name and the machine. */
-const CHANGEABLE = [...RESUME_CHANGEABLE, "run", "threads", "device_type"];
-
-/** Takes the flags of a resumed run from its checkpoint, with those given anew where they may change. */
-export function mergeFlags(
-  given: BaseTrainFlags,
-  { saved, explicit }: { saved: JsonObject; explicit: ReadonlySet<string> },
-): BaseTrainFlags {
-  const now = Object.fromEntries(Object.entries(given).filter(([name]) => explicit.has(name)));
-  const merged = resumeFlags(saved, { given: storedFlags(now), changeable: CHANGEABLE });
-  const camel = (name: string) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-  return { ...given, ...Object.fromEntries(Object.entries(merged).map(([name, value]) => [camel(name), value])) };
-}
-
-/** Writes flags as a checkpoint stores them: under the reference's names. */
-export function storedFlags(flags: object): JsonObject {
-  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  const rows = Object.entries(flags).map(([name, value]) => [snake(name), value]);
-  return Object.fromEntries(rows.filter(([name]) => !START_FLAGS.has(name)));
-}

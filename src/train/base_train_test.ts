@@ -6,7 +6,7 @@ import { writeParquet } from "../data/parquet.ts";
 import { CheckpointError } from "../model/checkpoint.ts";
 import { readEvents } from "../report/events.ts";
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "./base_flags.ts";
-import { baseTrain, type TrainContext } from "./base_train.ts";
+import { baseTrain, type BaseTrainContext } from "./base_train.ts";
 import { planHorizon } from "./horizon.ts";
 import { trainTokenizer } from "./tok_train.ts";
 
@@ -48,7 +48,7 @@ class Place implements AsyncDisposable {
     return place;
   }
 
-  context(changes: Partial<TrainContext> = {}): TrainContext {
+  context(changes: Partial<BaseTrainContext> = {}): BaseTrainContext {
     const folders = foldersOf(this.folder);
     const log = { ...SILENT, info: (m: string) => this.messages.push(m), warn: (m: string) => this.messages.push(m) };
     const stop = new AbortController().signal;
