@@ -1,0 +1,76 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import type { Part } from "../src/data/conversation.ts";
+import { calculate } from "../src/engine/calculator.ts";
+import { worldDocuments } from "./world.ts";
+import { type WorldConversation, worldTask, type WorldTaskName } from "./world_tasks.ts";
+
+const NAMES: readonly WorldTaskName[] = ["identity", "world", "arithmetic", "spelling", "counting"];
+const rows = (name: WorldTaskName, split: "train" | "test", size = 2000) => {
+  const task = worldTask(name, { split, size });
+  return Array.from({ length: size }, (_, i) => task.conversation(i) as WorldConversation);
+};
+const question = (row: WorldConversation) => row.messages[0].content as string;
+
+/** An answer as a model would give it: parts wrapped in the names of their special tokens. */
+function written(content: string | readonly Part[]): string {
+  if (typeof content === "string") return content;
+  const marks = { text: ["", ""], python: ["<|python_start|>", "<|python_end|>"] } as const;
+  return content.map(({ type, text }) =>
+    type === "python_output" ? `<|output_start|>${text}<|output_end|>` : marks[type][0] + text + marks[type][1]
+  ).join("") + "<|assistant_end|>";
+}
+
+Deno.test("worldTask() gives the same conversation for the same index, others for others", () => {
+  for (const name of NAMES) {
+    assertEquals(rows(name, "train", 20), rows(name, "train", 20));
+    assert(new Set(rows(name, "train", 200).map(question)).size > 60, name);
+  }
+  assertThrows(() => worldTask("world", { split: "train", size: 5 }).conversation(5), RangeError, "0 to 4");
+});
+
+Deno.test("worldTask() asks no training question in a test row", () => {
+  for (const name of NAMES) {
+    const trained = new Set(rows(name, "train", 8000).map(question));
+    assertEquals(rows(name, "test", 500).map(question).filter((text) => trained.has(text)), [], name);
+  }
+});
+
+Deno.test("worldTask() asks no test question in the pretraining text", () => {
+  const corpus = [...worldDocuments({ seed: 1, count: 3000, split: "train" })].join("\n");
+  for (const name of ["identity", "world", "counting"] as const) {
+    for (const row of rows(name, "test", 300)) assert(!corpus.includes(question(row)), question(row));
+  }
+});
+
+Deno.test("worldTask() accepts its own answers and refuses others", () => {
+  for (const name of NAMES) {
+    const task = worldTask(name, { split: "test", size: 300 });
+    const all = rows(name, "test", 300);
+    for (const [i, row] of all.entries()) {
+      assert(task.evaluate!(row, written(row.messages[1].content)), `${name}: ${question(row)}`);
+      const other = all.slice(i + 1).map(({ messages }) => written(messages[1].content)).find((answer) =>
+        !answer.includes(row.value)
+      );
+      if (other) assertEquals(task.reward!(row, other), 0, `${name}: ${question(row)}`);
+      assertEquals(task.reward!(row, ""), 0);
+    }
+  }
+});
+
+Deno.test("worldTask() writes tool calls that the calculator answers as the row says", () => {
+  for (const name of ["arithmetic", "counting"] as const) {
+    for (const row of rows(name, "train", 300)) {
+      const parts = row.messages[1].content as Part[];
+      const call = parts.findIndex(({ type }) => type === "python");
+      assertEquals(calculate(parts[call].text), parts[call + 1].text);
+    }
+  }
+});
+
+Deno.test("worldTask() takes the last number as the answer", () => {
+  const task = worldTask("arithmetic", { split: "train", size: 50 });
+  const row = task.conversation(0) as WorldConversation;
+  assert(task.evaluate!(row, `It is ${row.value}.`));
+  assert(!task.evaluate!(row, `It is ${row.value} or ${Number(row.value) + 1}.`));
+  assert(!task.evaluate!(row, `<|output_start|>${row.value}<|output_end|>I do not know.`));
+});
