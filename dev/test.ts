@@ -1,12 +1,13 @@
 /**
- * Runs one tier of tests: `deno run -A dev/test.ts ok|test|slow|data|parity|peers`.
+ * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, slow, data, parity, peers or peers quick.
  *
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
  * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_slow_test.ts`, `*_data_test.ts` and
- * `*_peers_test.ts` their tiers; `src/tensor/ops_test.ts` is the conformance suite of the backends.
+ * `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
+import { installPeers, type PeerSet } from "./peers.ts";
 import { type Ended, runChild } from "./process.ts";
 import { ROOT, setup } from "./setup.ts";
 
@@ -30,14 +31,22 @@ interface Step {
   readonly show?: boolean;
 }
 
-type Kind = "unit" | "cli" | "slow" | "data" | "peers" | "conformance";
+type Kind = "unit" | "cli" | "slow" | "data" | "peers" | "full_peers" | "conformance";
 
 const DENO = Deno.execPath();
 const CARGO_AT = ["--manifest-path", "ffi/Cargo.toml"];
 /** The lock file is no part of deno.json: with it there, `deno task` itself would fetch packages before any set-up can help. */
 const LOCK = "--lock=deno.lock";
 const SOURCES = ["bin", "dev", "links", "src", "tasks"];
-const BUDGET_MINUTES: Record<string, number> = { ok: 4, test: 15, slow: 45, data: 15, parity: 15, peers: 15 };
+const BUDGET_MINUTES: Record<string, number> = {
+  ok: 4,
+  test: 15,
+  slow: 45,
+  data: 15,
+  parity: 15,
+  peers: 15,
+  "peers quick": 15,
+};
 
 const sum = (matches: Iterable<RegExpMatchArray>): Count | undefined => {
   let total: Count | undefined;
@@ -80,7 +89,7 @@ export function countStep({ code, output }: Pick<Ended, "code" | "output">, read
 export function kindOf(file: string): Kind | undefined {
   if (!file.endsWith("_test.ts")) return undefined;
   if (file === "src/tensor/ops_test.ts") return "conformance";
-  const kind = /_(cli|slow|data|peers)_test\.ts$/.exec(file)?.[1];
+  const kind = /_(cli|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
   return (kind as Kind | undefined) ?? "unit";
 }
 
@@ -176,8 +185,10 @@ function stepsOf(tier: string): Step[] {
       return [cargoTest("Rust slow tests", ["--", "--ignored"]), denoTest("slow", "slow tests")];
     case "data":
       return [denoTest("data", "tests with large data")];
+    case "peers quick":
+      return [denoTest("peers", "other programs")];
     case "peers":
-      return [denoTest("peers", "tests against other programs")];
+      return [denoTest("peers", "other programs"), denoTest("full_peers", "PyTorch, transformers")];
     default:
       throw new Error(`Cannot run the tests: no tier ${JSON.stringify(tier)}, expected ${Object.keys(BUDGET_MINUTES)}`);
   }
@@ -186,6 +197,7 @@ function stepsOf(tier: string): Step[] {
 /** Builds in advance what the steps would build, so that no budget pays for a compiler. */
 async function build(tier: string): Promise<void> {
   await setup((line) => console.log(line));
+  if (tier.startsWith("peers")) await preparePeers(tier === "peers" ? "full" : "quick");
   if (tier !== "ok" && tier !== "test") return;
   const lint = ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT];
   for (const args of [lint, ["test", "--release", "--locked", "--no-run", ...CARGO_AT]]) {
@@ -195,9 +207,27 @@ async function build(tier: string): Promise<void> {
   }
 }
 
+/** Installs the judges; without them their tests are skipped, and fail in CI. */
+async function preparePeers(set: PeerSet): Promise<void> {
+  const start = performance.now();
+  try {
+    await installPeers(set);
+    console.log(
+      `${`Python packages in .peers (${set})`.padEnd(44)} ${((performance.now() - start) / 1000).toFixed(1)} s`,
+    );
+  } catch (error) {
+    console.log((error as Error).message);
+  }
+}
+
+/** Joins the words of the command line to tiers: `test peers quick` is "test" and "peers quick". */
+export function tiersOf(args: readonly string[]): string[] {
+  return args.join(" ").split(/ (?!quick(?: |$))/);
+}
+
 async function runTier(tier: string): Promise<Count> {
-  const budget = BUDGET_MINUTES[tier] * 60;
   const steps = stepsOf(tier);
+  const budget = BUDGET_MINUTES[tier] * 60;
   const total: Count = { passed: 0, failed: 0, skipped: 0 };
   console.log("Build (not counted)");
   await build(tier);
@@ -233,12 +263,18 @@ async function runTier(tier: string): Promise<Count> {
 }
 
 if (import.meta.main) {
-  let total: Count;
-  try {
-    total = await runTier(Deno.args[0]);
-  } catch (error) {
-    console.error((error as Error).message);
-    total = { passed: 0, failed: 1, skipped: 0 };
+  const total: Count = { passed: 0, failed: 0, skipped: 0 };
+  for (const tier of tiersOf(Deno.args)) {
+    try {
+      const count = await runTier(tier);
+      total.passed += count.passed;
+      total.failed += count.failed;
+      total.skipped += count.skipped;
+    } catch (error) {
+      console.error((error as Error).message);
+      total.failed++;
+    }
+    console.log();
   }
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   Deno.exit(total.failed === 0 ? 0 : 1);

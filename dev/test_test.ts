@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { countStep, kindOf, readCargo, readDeno, readOwn } from "./test.ts";
+import { countStep, kindOf, readCargo, readDeno, readOwn, tiersOf } from "./test.ts";
 import { countLines } from "./size.ts";
 
 Deno.test("readDeno() reads passed, failed and ignored tests", () => {
@@ -38,7 +38,15 @@ Deno.test("kindOf() tells the tier from the file name", () => {
   assertEquals(kindOf("src/train/recipes_slow_test.ts"), "slow");
   assertEquals(kindOf("src/cli/train_cli_test.ts"), "cli");
   assertEquals(kindOf("src/data/parquet_data_test.ts"), "data");
+  assertEquals(kindOf("src/data/tokenizer_peers_test.ts"), "peers");
+  assertEquals(kindOf("src/model/gpt_full_peers_test.ts"), "full_peers");
   assertEquals(kindOf("src/model/gpt.ts"), undefined);
+});
+
+Deno.test("tiersOf() takes several tiers and the quick part of one", () => {
+  assertEquals(tiersOf(["test"]), ["test"]);
+  assertEquals(tiersOf(["test", "peers", "quick"]), ["test", "peers quick"]);
+  assertEquals(tiersOf(["peers", "quick", "ok"]), ["peers quick", "ok"]);
 });
 
 Deno.test("countLines() leaves out the tests at the end of a Rust file", () => {

@@ -3,7 +3,8 @@
 
     python dev/bench/peer_torch.py --depth 4 --seq 512 --batch 8 --vocab 4096 --dtype fp32 --steps 7 [--check FOLDER]
 
-Prints one JSON line. `--check FOLDER` compares loss and gradients with a golden gpt folder first, so that both sides do the same work.
+Prints one JSON line. `--check FOLDER` compares loss and gradients with a golden gpt folder first, so that both sides do the same work;
+with `--steps 0` it does only that.
 """
 
 import argparse
@@ -159,6 +160,9 @@ def main():
         torch.set_num_threads(args.threads)
     if args.check:
         check(args.check)
+    if args.steps == 0:
+        print(json.dumps({"peer": "torch", "version": torch.__version__, "checked": args.check}))
+        return
     torch.manual_seed(42)
     width = 64 * args.depth
     heads = max(1, -(-width // 128))
