@@ -79,6 +79,20 @@ export class LoadedModel implements Disposable {
   }
 }
 
+/**
+ * Fills a model that is about to be trained from a checkpoint, after every block of the file was compared with its SHA-256.
+ *
+ * @throws {CheckpointError} where the checkpoint is damaged, or its shapes are not the model's.
+ */
+export async function loadWeights(model: GPT, { folder, step }: { folder: string; step: number }): Promise<void> {
+  const { nc, ctx } = model.device;
+  using mapped = new MappedCheckpoint({ nc, ctx, folder, step });
+  await mapped.verify();
+  loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
+  model.parameters.refreshCopies();
+  await model.device.wait();
+}
+
 /** Lists a model's master weights as a checkpoint names them. */
 export function masterTensors(model: GPT): NamedTensor[] {
   return model.parameters.all().map(({ name, master }) => {

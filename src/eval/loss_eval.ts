@@ -8,7 +8,7 @@ import type { Device } from "../tensor/device.ts";
 import { PlanDevice } from "../tensor/plan.ts";
 import { Tape } from "../tensor/tape.ts";
 
-/** Token ids, (B, T) each; a target of -1 is not counted. */
+/** Token ids, (B, t) each with t <= T; a target of -1 is not counted. */
 export interface EvalBatch {
   /** Ids that the model reads. */
   readonly inputs: Int32Array<ArrayBuffer>;
@@ -30,7 +30,7 @@ export interface BitsPerByte {
 export interface EvalShape {
   /** Rows of a batch. */
   readonly B: number;
-  /** Tokens of a row. */
+  /** Tokens of a row at most. */
   readonly T: number;
   /** Memory to use; default: an arena of its own. The trainer's is large enough, and idle between steps. */
   readonly arena?: Arena;
@@ -53,11 +53,11 @@ export class LossEvaluator implements Disposable {
     this.#tape = new Tape(model.device, (shape.arena ?? this.#ownArena)!, { training: false });
   }
 
-  /** Computes the loss of every target: (B, T) in nats, 0 where ignored. */
+  /** Computes the loss of every target: (B, t) in nats, 0 where ignored. */
   async losses({ inputs, targets }: EvalBatch): Promise<Float32Array> {
-    const { B, T } = this.#shape;
-    using ids = this.#device.from(inputs, [B, T], "i32");
-    using goal = this.#device.from(targets, [B, T], "i32");
+    const shape = [this.#shape.B, inputs.length / this.#shape.B];
+    using ids = this.#device.from(inputs, shape, "i32");
+    using goal = this.#device.from(targets, shape, "i32");
     const losses = await this.#device.readFloats(this.#model.loss(this.#tape, ids, { targets: goal }));
     this.#tape.clear();
     return losses;

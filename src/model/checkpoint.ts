@@ -183,6 +183,14 @@ async function saveOnce(options: SaveOptions, io: CheckpointIo): Promise<Checkpo
   return meta;
 }
 
+/** Writes the meta of a saved step again, with figures that were measured after the step was saved; its other files stay. */
+export async function amendMeta(
+  io: CheckpointIo,
+  { folder, meta }: { folder: string; meta: CheckpointMeta },
+): Promise<void> {
+  await io.write(join(folder, fileNames(meta.step).meta), { head: encodeMeta(meta), segments: [] });
+}
+
 /** Copies the tokenizer into the checkpoint folder; while checkpoints there use the copy, checks that it is the same. */
 async function keepTokenizer(
   io: CheckpointIo,

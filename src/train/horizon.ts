@@ -31,17 +31,10 @@ export interface Horizon {
 /** Derives the horizon. @throws {RangeError} where the batch does not split or nothing gives a length. */
 export function planHorizon(config: GPTConfig, flags: HorizonFlags, worldSize = 1): Horizon {
   const { numIterations, targetFlops, targetParamDataRatio, totalBatchSize } = flags;
-  const microTokens = flags.deviceBatchSize * flags.maxSeqLen * worldSize;
-  if (totalBatchSize % microTokens !== 0 || totalBatchSize <= 0) {
-    const nearest = Math.max(1, Math.round(totalBatchSize / microTokens)) * microTokens;
-    throw new RangeError(
-      `Cannot split a step: --total-batch-size is ${totalBatchSize}, expected a multiple of --device-batch-size x --max-seq-len x ranks ` +
-        `= ${microTokens}; the nearest is ${nearest}`,
-    );
-  }
+  const gradAccum = splitStep(flags, worldSize);
   const { steps, why } = decide();
   if (!(steps >= 1)) throw new RangeError(`Cannot train: ${why} gives ${steps} steps, expected at least 1`);
-  return { steps, gradAccum: totalBatchSize / microTokens, tokens: steps * totalBatchSize, why };
+  return { steps, gradAccum, tokens: steps * totalBatchSize, why };
 
   function decide(): { steps: number; why: string } {
     if (numIterations > 0) return { steps: numIterations, why: "--num-iterations" };
@@ -59,4 +52,21 @@ export function planHorizon(config: GPTConfig, flags: HorizonFlags, worldSize = 
       "Cannot train: no horizon is given, expected a positive --num-iterations, --target-flops or --target-param-data-ratio",
     );
   }
+}
+
+/** Splits a step's tokens into micro-batches and gives their number on each rank. @throws {RangeError} where it does not come out even. */
+export function splitStep(
+  flags: Pick<HorizonFlags, "totalBatchSize" | "deviceBatchSize" | "maxSeqLen">,
+  worldSize = 1,
+): number {
+  const { totalBatchSize, deviceBatchSize, maxSeqLen } = flags;
+  const microTokens = deviceBatchSize * maxSeqLen * worldSize;
+  if (totalBatchSize % microTokens !== 0 || totalBatchSize <= 0) {
+    const nearest = Math.max(1, Math.round(totalBatchSize / microTokens)) * microTokens;
+    throw new RangeError(
+      `Cannot split a step: --total-batch-size is ${totalBatchSize}, expected a multiple of --device-batch-size x --max-seq-len x ranks ` +
+        `= ${microTokens}; the nearest is ${nearest}`,
+    );
+  }
+  return totalBatchSize / microTokens;
 }

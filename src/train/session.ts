@@ -8,6 +8,7 @@ import { checkpointFolder, type Folders, type Stage } from "../data/base_dir.ts"
 import type { Log } from "../data/log.ts";
 import { masterTensors } from "../engine/load.ts";
 import {
+  amendMeta,
   type CheckpointMeta,
   checkSpace,
   type Json,
@@ -82,6 +83,8 @@ export interface TrainResult {
 export interface HashedBatch extends MicroBatch {
   /** Equal hashes, equal batches. */
   readonly hash?: string;
+  /** Tokens that count for the speed; default: all inputs. */
+  readonly tokens?: number;
 }
 
 /** A run that may begin: its folder is locked until disposal. */
@@ -169,6 +172,7 @@ export class TrainSession implements AsyncDisposable {
   readonly #events: EventLog;
   readonly #peakFlops: number;
   readonly #loop: LoopState;
+  #saved: CheckpointMeta | undefined;
 
   private constructor(
     options: SessionOptions,
@@ -241,7 +245,7 @@ export class TrainSession implements AsyncDisposable {
     for (let i = 0; i < trainer.options.gradAccum; i++) {
       const batch = await next();
       if (batch.hash !== undefined) hashes.push(batch.hash);
-      tokens += batch.inputs.length;
+      tokens += batch.tokens ?? batch.inputs.length;
       trainer.microStep(batch, i);
     }
     trainer.update(schedule);
@@ -294,7 +298,7 @@ export class TrainSession implements AsyncDisposable {
   async save(loader: Json): Promise<void> {
     const { start: { stage, folder, flags }, tokenizerDir, cx: { log } } = this.#options;
     const { nc, ctx } = this.device;
-    await saveCheckpoint({
+    this.#saved = await saveCheckpoint({
       nc,
       ctx,
       folder,
@@ -316,6 +320,14 @@ export class TrainSession implements AsyncDisposable {
       log,
     });
     log.info(`Saved step ${this.step} to "${folder}"`);
+  }
+
+  /** Adds the last measurement to the checkpoint of this step, where one was saved before it was measured. */
+  async amend(): Promise<void> {
+    const { start: { folder } } = this.#options;
+    if (this.#saved?.step !== this.step) return;
+    this.#saved = { ...this.#saved, valBpb: this.valBpb, loop: { ...this.#loop } };
+    await amendMeta(nativeIo(this.device), { folder, meta: this.#saved });
   }
 
   /** Ends the events and sums up. */

@@ -13,7 +13,7 @@ import type { ComputeType } from "../tensor/dtype.ts";
 import { PlanDevice } from "../tensor/plan.ts";
 import { type Costs, Tape } from "../tensor/tape.ts";
 
-/** Token ids of one micro-batch, (B, T) each; a target of -1 is ignored. */
+/** Token ids of one micro-batch, (B, t) each with t <= T; a target of -1 is ignored. */
 export interface MicroBatch {
   /** Ids that the model reads. */
   readonly inputs: Int32Array<ArrayBuffer>;
@@ -31,7 +31,7 @@ export interface TrainerOptions {
   readonly dtype: ComputeType;
   /** Rows of a micro-batch. */
   readonly B: number;
-  /** Tokens of a row. */
+  /** Tokens of a row at most; shorter rows use less of the same memory. */
   readonly T: number;
   /** Micro-batches of a step. */
   readonly gradAccum: number;
@@ -111,15 +111,21 @@ export class Trainer implements Disposable {
 
   /** Enqueues forward and backward of micro-batch `index`; the first one overwrites the gradients, later ones add to them. */
   microStep(batch: MicroBatch, index: number): void {
-    const { device, tape } = this;
-    const weights = (batch.weights ?? meanWeights(batch.targets)).map((w) => w / this.options.gradAccum);
-    device.upload(this.#inputs, batch.inputs);
-    device.upload(this.#targets, batch.targets);
-    device.upload(this.#weights, weights);
+    const { device, tape, options: { B, T, gradAccum } } = this;
+    const columns = batch.inputs.length / B;
+    if (!Number.isInteger(columns) || columns < 1 || columns > T || batch.targets.length !== batch.inputs.length) {
+      throw new RangeError(
+        `Cannot train on a batch of ${batch.inputs.length} inputs and ${batch.targets.length} targets: expected ${B} rows of 1 to ${T}`,
+      );
+    }
+    const [inputs, targets, weights] = [this.#inputs, this.#targets, this.#weights].map((x) => x.view([B, columns]));
+    device.upload(inputs, batch.inputs);
+    device.upload(targets, batch.targets);
+    device.upload(weights, (batch.weights ?? meanWeights(batch.targets)).map((w) => w / gradAccum));
     tape.accumulate = index > 0;
-    const losses = this.model.loss(tape, this.#inputs, { targets: this.#targets, weights: this.#weights });
+    const losses = this.model.loss(tape, inputs, { targets, weights });
     const slot = this.#losses.view([1], index).pointer;
-    tape.nc.weighted_sum(tape.ctx, slot, losses.pointer, this.#weights.pointer, BigInt(losses.size), 0);
+    tape.nc.weighted_sum(tape.ctx, slot, losses.pointer, weights.pointer, BigInt(losses.size), 0);
     tape.backward();
     tape.clear();
   }

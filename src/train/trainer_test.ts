@@ -174,3 +174,16 @@ Deno.test("a token id outside the vocabulary fails the queue with its value", as
   trainer.microStep(batch, 0);
   await assertRejects(() => device.wait(), NativeError, "1000");
 });
+
+Deno.test("Trainer takes shorter rows as a trainer made for them does, and refuses longer ones", async () => {
+  using device = Device.open("cpu");
+  const gradients = async (T: number) => {
+    using trainer = new Trainer(device, options({ T }));
+    trainer.model.initWeights(7);
+    trainer.microStep(batchOf(2, { T: 8 }), 0);
+    assertThrows(() => trainer.microStep(batchOf(2, { T: T + 1 }), 0), RangeError, "2 rows of 1 to");
+    const gradient = trainer.model.parameters.get("lm_head.weight").gradient;
+    return Array.from(await device.readFloats(gradient));
+  };
+  assertEquals(await gradients(24), await gradients(8));
+});
