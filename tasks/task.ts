@@ -4,7 +4,7 @@
  * Orders equal the reference's (nanochat tasks/common.py): a mixture is the concatenation shuffled with Python's Random(42).
  */
 import type { Conversation } from "../src/data/conversation.ts";
-import { Random } from "../src/data/random.ts";
+import { numpyPermutation, Random } from "../src/data/random.ts";
 
 /** Conversations by index. */
 export interface Task {
@@ -14,8 +14,8 @@ export interface Task {
   readonly kind?: "categorical" | "generative";
   /** Returns conversation `index`, 0 <= index < length. */
   conversation(index: number): Conversation;
-  /** Tells whether an answer is right. */
-  evaluate?(conversation: Conversation, answer: string): boolean;
+  /** Tells whether an answer is right; a promise where the answer has to be run. */
+  evaluate?(conversation: Conversation, answer: string): boolean | Promise<boolean>;
   /** Rewards an answer; what reinforcement learning maximises. */
   reward?(conversation: Conversation, answer: string): number;
 }
@@ -73,8 +73,11 @@ export class TaskMixture implements Task {
   /** (task, row) of each conversation. */
   readonly order: readonly (readonly [number, number])[];
 
-  /** Shuffles the rows of all tasks; the order depends on their lengths alone. */
+  /** Shuffles the rows of all tasks; the order depends on their lengths alone. @throws {RangeError} where none has a row. */
   constructor(tasks: readonly Task[]) {
+    if (tasks.every(({ length }) => length === 0)) {
+      throw new RangeError(`Cannot mix ${tasks.length} tasks: they have no conversation, expected at least one`);
+    }
     this.tasks = tasks;
     const order = tasks.flatMap((task, i) =>
       Array.from({ length: task.length }, (_, row): [number, number] => [i, row])
@@ -95,6 +98,12 @@ export class TaskMixture implements Task {
   }
 }
 
+/** Gives the order in which the hub's library shuffles `length` rows with seed 42: place in the task to row of the file. */
+export function hubOrder(length: number): (index: number) => number {
+  const order = numpyPermutation(42, length);
+  return (index) => order[checkIndex(index, length)];
+}
+
 function derived(task: Task, length: number, conversation: (index: number) => Conversation): Task {
   return {
     kind: task.kind,
@@ -105,7 +114,8 @@ function derived(task: Task, length: number, conversation: (index: number) => Co
   };
 }
 
-function checkIndex(index: number, length: number): number {
+/** Returns an index that a task has. @throws {RangeError} for another. */
+export function checkIndex(index: number, length: number): number {
   if (!Number.isInteger(index) || index < 0 || index >= length) {
     throw new RangeError(`Cannot find conversation ${index}: expected an index of 0 to ${length - 1}`);
   }

@@ -25,3 +25,8 @@ Deno.test("sliceTask() takes every step-th row and stops at the end", () => {
   assertThrows(() => sliceTask(task, { step: 0 }), RangeError, "step 0");
   assertThrows(() => sliceTask(task, { stop: 2 }).conversation(2), RangeError, "0 to 1");
 });
+
+Deno.test("TaskMixture refuses to be empty", () => {
+  assertThrows(() => new TaskMixture([]), RangeError, "Cannot mix 0 tasks");
+  assertThrows(() => new TaskMixture([numbered(0, 0)]), RangeError, "no conversation, expected at least one");
+});
