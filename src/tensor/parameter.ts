@@ -27,8 +27,8 @@ export interface WeightOperand {
   readonly dtype: number;
 }
 
-/** One matrix of weights. */
-export class Parameter {
+/** One matrix of weights: views of its group's memory, and packed forms of its own. */
+export class Parameter implements Disposable {
   /** Name that checkpoints know it by. */
   readonly name: string;
   /** (rows, cols): (out, in) for a linear map, (vocabulary, width) for an embedding. */
@@ -80,6 +80,11 @@ export class Parameter {
     }
     device.nc.pack(device.ctx, this.#packed[direction]!.pointer, this.copy.pointer, N, K, direction, dtype, dtype);
   }
+
+  /** Frees the packed forms. */
+  [Symbol.dispose](): void {
+    for (const packed of this.#packed) packed?.[Symbol.dispose]();
+  }
 }
 
 /** Matrices of one shape in one allocation. */
@@ -120,8 +125,9 @@ export class ParameterGroup implements Disposable {
     return this.parameters[0].shape;
   }
 
-  /** Frees weights, gradients and copies. */
+  /** Frees weights, gradients, copies and packed forms. */
   [Symbol.dispose](): void {
+    for (const parameter of this.parameters) parameter[Symbol.dispose]();
     this.master[Symbol.dispose]();
     this.gradient?.[Symbol.dispose]();
     this.copy?.[Symbol.dispose]();
