@@ -246,9 +246,10 @@ Deno.test("saveCheckpoint() on a full disk keeps the last good one, tries again 
         ? Promise.reject(new Error("Cannot write: the disk is full (No space left on device (os error 28))"))
         : real.write(path, content),
   };
-  await rig.save(2, { io, pause, retryMs: [5000, 7000] });
-  assertEquals(pauses, [5000, 7000]);
+  await rig.save(2, { io, pause, retryMs: [5000, 600_000] });
+  assertEquals(pauses, [5000, 600_000]);
   assertStringIncludes(rig.warnings[0], "the checkpoint of step 1 is kept; trying again in 5 s");
+  assertStringIncludes(rig.warnings[1], "trying again in 600 s");
   assertEquals(findCheckpoint(rig.folder)?.step, 2);
   fail = 3;
   const error = await assertRejects(
@@ -258,6 +259,9 @@ Deno.test("saveCheckpoint() on a full disk keeps the last good one, tries again 
   );
   assertEquals(error.problem, "disk");
   assertEquals(rig.names().filter((name) => name.includes("000003")), []);
+  fail = 2;
+  await rig.save(4, { io, pause });
+  assertEquals(pauses.slice(-2), [10_000, 60_000], "pauses where none are given");
 });
 
 Deno.test("checkSpace() compares the free bytes with the next checkpoint", () => {
