@@ -113,7 +113,8 @@ function exists(path: string): boolean {
   }
 }
 
-function testFiles(kind: Kind): string[] {
+/** Lists the test files of one kind, by path from the root. */
+export function testFiles(kind: Kind): string[] {
   return present(SOURCES).flatMap((folder) => [...walk(join(ROOT, folder))]).filter((file) => kindOf(file) === kind)
     .sort();
 }
@@ -182,7 +183,11 @@ function stepsOf(tier: string): Step[] {
     case "parity":
       return [parity()];
     case "slow":
-      return [cargoTest("Rust slow tests", ["--", "--ignored"]), denoTest("slow", "slow tests")];
+      return [
+        cargoTest("Rust slow tests", ["--", "--ignored"]),
+        denoTest("slow", "slow tests"),
+        check("mutants", DENO, ["run", "-A", LOCK, "dev/mutate.ts"]),
+      ];
     case "data":
       return [denoTest("data", "tests with large data")];
     case "peers quick":
