@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
@@ -200,13 +200,29 @@ export const COMMANDS: readonly Command[] = [
   }),
   command({
     name: "report",
-    summary: "draws the loss of a run so far in the terminal",
-    flags: { watch: string(undefined, { help: "run, model or folder to draw; latest = the one that changed last" }) },
-    run: async ({ values: { watch, baseDir }, terminal }) => {
-      if (watch === undefined) throw new UsageError('Cannot report: no run is named, expected --watch=RUN or "latest"');
-      const name = watch === "latest" ? undefined : watch;
-      await (await import("./report_commands.ts")).watch(name, { baseDir, terminal });
+    summary: "writes the report card of a run, or draws its loss so far in the terminal",
+    flags: {
+      ...REPORT,
+      watch: string(undefined, { help: "run, model or folder to draw; latest = the one that changed last" }),
     },
+    run: async ({ values: { watch, ...values }, terminal }) => {
+      const { generateReport, watch: draw } = await import("./report_commands.ts");
+      if (watch === undefined) return await generateReport({ ...values, terminal });
+      await draw(watch === "latest" ? undefined : watch, { baseDir: values.baseDir, terminal });
+    },
+  }),
+  command({
+    name: "report reset",
+    summary: "starts a new report card: removes the sections of an earlier one, notes machine and sources",
+    flags: { run: REPORT.run },
+    run: async ({ values, terminal }) => (await import("./report_commands.ts")).resetReport({ ...values, terminal }),
+  }),
+  command({
+    name: "report generate",
+    summary: "writes the report card: card.md, card.html with curves, card.json",
+    flags: REPORT,
+    run: async ({ values, terminal }) =>
+      await (await import("./report_commands.ts")).generateReport({ ...values, terminal }),
   }),
   ...BENCHES,
 ];

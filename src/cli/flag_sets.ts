@@ -36,6 +36,12 @@ export const MUON_DTYPE = {
   "muon-dtype": oneOf(TYPES.slice(1), { help: "type of the products in Newton-Schulz", default: "bf16" }),
 } as const satisfies FlagTable;
 
+/** Which report. */
+export const REPORT = {
+  run: string(undefined, { help: "run in runs/; without it the base folder, else the most recent run with a report" }),
+  "price-per-hour": float(undefined, { help: "price of the machine, for the cost of each stage", check: atLeast(0) }),
+} as const satisfies FlagTable;
+
 const SEVERAL = { check: atLeast(1) };
 
 /** Base pretraining: names and defaults of the reference where it has the flag. */

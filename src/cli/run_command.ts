@@ -4,6 +4,7 @@ import { chooseData, entries, foldersOf, resolveBaseDir, type Stage } from "../d
 import { listShards, splitShards } from "../data/dataset.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
+import { reportBaseLoss } from "../report/stages.ts";
 import { commandLine, RECIPES } from "../train/recipes.ts";
 import { runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
@@ -13,6 +14,7 @@ import { UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
+import { thisProgram } from "./version.ts";
 
 /** Runs a recipe, or prints its commands. */
 export async function run(
@@ -29,7 +31,7 @@ export async function run(
   const log = RECIPES[name]
     ? new RunLog(terminal, { folder: foldersOf(base, name).root, head: { command: `nanochat run ${name}`, settings } })
     : terminal;
-  const { stopped } = await runRecipe(name, { base, log, stop, result });
+  const { stopped } = await runRecipe(name, { base, log, stop, result, program: thisProgram() });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
   return stopped ? EXIT.STOPPED : EXIT.DONE;
 }
@@ -74,6 +76,7 @@ export interface EvalBpbFlags {
 
 /** Measures bits per byte of a model on both splits and shows samples. */
 export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<void> {
+  const started = performance.now();
   const base = resolveBaseDir(flags.baseDir);
   const { deviceType, threads, dtype, deviceBatchSize: B, splitTokens } = flags;
   using loaded = await LoadedModel.open(base, {
@@ -89,6 +92,12 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
   if (flags.markov) figures.markov2_bpb = await evaluateMarkov2(files, terminal);
   await loaded.verified;
   const samples = await sampleTexts(loaded.model, { tokenizer: loaded.tokenizer });
+  reportBaseLoss(foldersOf(base, loaded.chosen.run).report, {
+    flags: { deviceBatchSize: B, splitTokens },
+    sec: (performance.now() - started) / 1000,
+    figures,
+    samples,
+  });
   for (const { prompt, text } of samples) terminal.result(`${prompt}${text}`, { prompt, sample: text });
   terminal.result(
     Object.entries(figures).map(([name, value]) => `${name.padEnd(12)} ${value.toFixed(6)}`).join("\n"),

@@ -7,6 +7,7 @@ import { documents, listShards, splitShards } from "../data/dataset.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { FolderLock } from "../model/lock.ts";
 import { checkTokenizerUnused } from "../model/models.ts";
+import { reportTokenizer } from "../report/stages.ts";
 import { trainTokenizer } from "../train/tok_train.ts";
 import { printable } from "./printable.ts";
 import type { Terminal } from "./progress.ts";
@@ -37,6 +38,11 @@ export async function train(
   const { tokenizer, stats } = await trainTokenizer(options);
   using _tokenizer = tokenizer;
   await tokenizer.save(out);
+  reportTokenizer(foldersOf(base).report, {
+    flags: { vocabSize, maxChars, docCap },
+    sec: stats.trainTimeSec,
+    stats,
+  });
   const { trainTimeSec, chars, documents: count, tokenBytesMean, tokenBytesMax } = stats;
   terminal.result(
     `Tokenizer with ${tokenizer.vocabSize} tokens of ${

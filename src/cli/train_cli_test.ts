@@ -60,6 +60,16 @@ Deno.test("nanochat train stops at SIGINT with a checkpoint, exit 75, and --resu
     assert(train_bpb > 0 && train_bpb < 4 && val_bpb > 0 && val_bpb < 4, measured.stdout);
     assertEquals(objects.filter((object) => "sample" in object).length, 7);
 
+    const report = await nanochat(["report", "--price-per-hour=3"], { env });
+    assertEquals(report.code, 0, report.output);
+    const card = await Deno.readTextFile(join(base, "report", "card.md"));
+    for (const title of ["Tokenizer training", "Base model training", "Base model loss"]) {
+      assertStringIncludes(card, `## ${title}`);
+    }
+    assertStringIncludes(card, `| val_bpb | ${val_bpb.toFixed(4)} |`);
+    assertEquals((await nanochat(["report", "reset"], { env })).code, 0);
+    assertStringIncludes((await nanochat(["report", "generate"], { env })).stderr, "no stage has left a section");
+
     const listed = await nanochat(["models"], { env });
     assertStringIncludes(listed.stdout, "base/a");
     const inspected = await nanochat(["models", "inspect", "base/b", "--json"], { env });

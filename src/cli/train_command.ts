@@ -1,6 +1,7 @@
 /** `nanochat train`: base pretraining with the folders and the log of the command line. */
 import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "../train/base_flags.ts";
+import { reportBaseTraining } from "../report/stages.ts";
 import { baseTrain } from "../train/base_train.ts";
 import type { Invocation } from "./command.ts";
 import type { DATA_DIR, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
@@ -41,6 +42,7 @@ export async function train(
     explicit: explicitFlags(settings),
   });
   const { step, steps, stopped, valBpb, minValBpb, totalTimeMs } = result;
+  if (!stopped) reportBaseTraining(folders.report, { flags: trainFlags(values), ...result });
   const bpb = valBpb === null
     ? ""
     : `, validation ${valBpb.toFixed(4)} bits per byte (lowest ${minValBpb?.toFixed(4)})`;

@@ -12,6 +12,11 @@ import { LoadedModel } from "../engine/load.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
 import { FolderLock } from "../model/lock.ts";
+import { makeCard } from "../report/card.ts";
+import { type Program, readEnvironment, readHeader, writeHeader } from "../report/environment.ts";
+import { writeCard } from "../report/page.ts";
+import { readSections } from "../report/sections.ts";
+import { reportBaseLoss, reportBaseTraining, reportTokenizer } from "../report/stages.ts";
 import { BASE_TRAIN_DEFAULTS } from "./base_flags.ts";
 import { baseTrain } from "./base_train.ts";
 import { type Recipe, RECIPES, type Stage } from "./recipes.ts";
@@ -30,6 +35,10 @@ export interface RunContext {
   readonly stop: AbortSignal;
   /** Shows a result: a text for people, an object for programs. */
   result(text: string, object?: unknown): void;
+  /** What the head of the report card says about the program. */
+  readonly program?: Program;
+  /** Price of an hour of the machine, for the report card. */
+  readonly pricePerHour?: number;
   /** Other recipes than the built-in ones. */
   readonly recipes?: Readonly<Record<string, Recipe>>;
 }
@@ -73,6 +82,7 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
       : "";
     throw new RangeError(`Cannot run "${name}": there is no such recipe, expected one of: ${list}${depth}`);
   }
+  const { program = { version: "nanochat" } } = cx;
   const folders = foldersOf(cx.base, name);
   Deno.mkdirSync(folders.root, { recursive: true });
   using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
@@ -86,12 +96,17 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
       cx.log.info(`${title}: done before, in ${duration(records[stage.name].sec)}`);
       continue;
     }
+    if (i === 0) writeHeader(folders.report, readEnvironment(program));
     if (i === 0 || !records[recipe.stages[0].name]) cx.log.info(`nanochat run ${name} ${recipe.about}`);
     cx.log.info(`${title}: nanochat ${stage.command}`);
     if (await pipeline.run(stage, key) === "stopped") return { stopped: true, figures: collect(records) };
   }
   const figures = collect(records);
   cx.result(summary(recipe, records), figures);
+  const environment = readHeader(folders.report) ?? readEnvironment(program);
+  const card = makeCard(readSections(folders.report), { name, environment, pricePerHour: cx.pricePerHour });
+  const [_, page] = await writeCard(folders.report, card, cx.log);
+  cx.log.info(`Report card: ${page}`);
   cx.log.info(`Talk to the model with: ${recipe.next}`);
   return { stopped: false, figures };
 }
@@ -144,6 +159,7 @@ class Pipeline {
     const { tokenizer, stats } = await trainTokenizer({ texts: documents(train), ...flags, log });
     using _tokenizer = tokenizer;
     await tokenizer.save(folders.tokenizer);
+    reportTokenizer(folders.report, { flags, sec: stats.trainTimeSec, stats });
     return { vocab_size: tokenizer.vocabSize, token_bytes_mean: stats.tokenBytesMean };
   }
 
@@ -158,7 +174,7 @@ class Pipeline {
       shownMs = performance.now();
       for (const sample of samples) log.info(`Step ${step}: ${shown(sample)}`);
     };
-    const { stopped, valBpb, totalTimeMs, steps } = await baseTrain(
+    const result = await baseTrain(
       { ...all, resume: isResumed ? "auto" : "", overwrite: !isResumed && hasSteps },
       {
         folders,
@@ -170,21 +186,27 @@ class Pipeline {
         onSamples,
       },
     );
+    const { stopped, valBpb, totalTimeMs, steps } = result;
+    if (!stopped) reportBaseTraining(folders.report, { flags: all, ...result });
     return stopped ? null : { base_val_bpb: valBpb ?? NaN, base_train_sec: totalTimeMs / 1000, steps };
   }
 
   async #evaluate({ flags }: Stage & { command: "eval bpb" }): Promise<Figures> {
+    const started = performance.now();
     const { folders, log, recipe, result } = this.#cx;
     using loaded = await LoadedModel.open(folders.root, { source: "base", log });
     const files = splitShards(listShards(folders.data));
     const { deviceBatchSize: B, splitTokens, markov } = flags;
     const { train, val } = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log });
     const options = { tokenizer: loaded.tokenizer, prompts: recipe.finalPrompts, maxTokens: SAMPLE_TOKENS };
-    for (const sample of await sampleTexts(loaded.model, options)) {
+    const samples = await sampleTexts(loaded.model, options);
+    for (const sample of samples) {
       result(shown(sample), { prompt: sample.prompt, sample: sample.text });
     }
     const figures: Figures = { train_bpb: train!, val_bpb: val! };
     if (markov) figures.markov2_bpb = await evaluateMarkov2(files, log);
+    const sec = (performance.now() - started) / 1000;
+    reportBaseLoss(folders.report, { flags, sec, figures, samples });
     return figures;
   }
 }

@@ -1,0 +1,70 @@
+/** What each stage says about itself in the report: one function a stage, called by the command and by recipes alike. */
+import { type Item, type Section, writeSection } from "./sections.ts";
+
+/** What every stage knows at its end. */
+export interface StageEnd {
+  /** Flags that it ran with. */
+  readonly flags: object;
+  readonly sec: number;
+}
+
+type Text = Section["samples"];
+
+/** Flags as a section lists them: by the reference's names, without those that were not set. */
+function listed(flags: object): Record<string, Item> {
+  const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  const rows = Object.entries(flags).filter(([_, value]) => ["string", "number", "boolean"].includes(typeof value));
+  return Object.fromEntries(rows.map(([name, value]) => [snake(name), value as Item]));
+}
+
+function write(
+  folder: string,
+  { flags, sec, items = {}, ...rest }:
+    & StageEnd
+    & Pick<Section, "title" | "command" | "stage" | "scores" | "samples" | "eventsFolder">
+    & { items?: Record<string, Item> },
+): void {
+  const finished = new Date().toISOString();
+  writeSection(folder, { ...rest, finished, sec, items: { ...listed(flags), ...items } });
+}
+
+/** Reports a trained tokenizer; `stats` are its counts and lengths. */
+export function reportTokenizer(
+  folder: string,
+  { stats, ...end }: StageEnd & { stats: object },
+): void {
+  write(folder, { ...end, title: "Tokenizer training", command: "nanochat tokenizer train", items: listed(stats) });
+}
+
+/** How a run of training ended. */
+export interface TrainingEnd {
+  readonly flags: object;
+  /** Folder of its checkpoints and events. */
+  readonly folder: string;
+  readonly steps: number;
+  readonly valBpb: number | null;
+  readonly minValBpb: number | null;
+  readonly totalTimeMs: number;
+}
+
+/** Reports a trained base model. */
+export function reportBaseTraining(folder: string, end: TrainingEnd): void {
+  const { flags, steps, valBpb, minValBpb, totalTimeMs } = end;
+  write(folder, {
+    title: "Base model training",
+    command: "nanochat train",
+    flags,
+    sec: totalTimeMs / 1000,
+    items: { updates: steps, final_val_bpb: valBpb, min_val_bpb: minValBpb },
+    eventsFolder: end.folder,
+  });
+}
+
+/** Reports bits per byte of a base model, with samples. */
+export function reportBaseLoss(
+  folder: string,
+  { figures, samples, ...end }: StageEnd & { figures: Readonly<Record<string, number>>; samples: Text },
+): void {
+  const scores = { ...figures };
+  write(folder, { ...end, title: "Base model loss", command: "nanochat eval bpb", stage: "base", scores, samples });
+}
