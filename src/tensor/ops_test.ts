@@ -1,6 +1,7 @@
 /**
  * The conformance suite: every op on every backend present, value against the plain loop, gradient against finite differences of the
- * plain loop, odd sizes, both compute types. Tolerances come from one function of type and reduction length.
+ * plain loop, odd sizes, both compute types. Tolerances come from one function of type and reduction length (ops_testing.ts); for each
+ * result the suite also plants a small mistake, one term left out, and demands that the tolerance refuses it.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Arena } from "./arena.ts";
@@ -8,18 +9,23 @@ import { Device } from "./device.ts";
 import { bf16FromF32, type ComputeType, f32FromBf16 } from "./dtype.ts";
 import * as ops from "./ops.ts";
 import { type Parameter, ParameterGroup } from "./parameter.ts";
+import {
+  abs,
+  attentionSums,
+  feedForwardSums,
+  linearSums,
+  lossSums,
+  rmsnormSums,
+  ropeNormSums,
+  type Sum,
+  tolerance,
+} from "./ops_testing.ts";
 import * as plain from "./plain.ts";
 import { Tape } from "./tape.ts";
 import type { Tensor } from "./tensor.ts";
 
 const SEED = Number(Deno.env.get("NANOCHAT_TEST_SEED") ?? 20261124);
 const DTYPES: readonly ComputeType[] = ["f32", "bf16"];
-
-/** Absolute error allowed for a value of size `scale` that sums `terms` products. */
-function tolerance(dtype: ComputeType, { terms, scale }: { terms: number; scale: number }): number {
-  const unit = dtype === "f32" ? 2 ** -23 : 2 ** -8;
-  return 8 * unit * Math.sqrt(terms) * Math.max(scale, 1e-3);
-}
 
 /** Standard normal numbers of a small generator (mulberry32 and Box-Muller), rounded to the type that the op will see. */
 class Inputs {
@@ -74,19 +80,32 @@ class Bench implements Disposable {
     return parameter;
   }
 
-  /** Compares a tensor with expected values. */
-  async close(label: string, actual: Tensor, expected: Float64Array, terms: number): Promise<void> {
+  /**
+   * Compares a tensor with expected values.
+   *
+   * @param check.sum what each element adds up; absent = the values are copied and must be exact
+   * @param check.wrong expected values of an op that leaves a term out: they must be refused
+   */
+  async close(
+    label: string,
+    actual: Tensor,
+    { expected, sum, wrong }: { expected: Float64Array; sum?: Sum; wrong?: Float64Array },
+  ): Promise<void> {
     const values = await this.device.readFloats(actual);
     assertEquals(values.length, expected.length, label);
-    const scale = Math.sqrt(expected.reduce((sum, x) => sum + x * x, 0) / expected.length);
-    const bound = tolerance(this.dtype, { terms, scale });
+    const bounds = expected.map((value, i) => {
+      const [terms, magnitude, rounded] = [sum?.terms ?? 0, sum?.magnitude[i] ?? 0, sum?.rounded?.[i] ?? 0];
+      return tolerance(this.dtype, { stored: actual.dtype, value, terms, magnitude, rounded });
+    });
     values.forEach((x, i) => {
       const error = Math.abs(x - expected[i]);
-      assert(
-        error <= bound * (1 + Math.abs(expected[i]) / Math.max(scale, 1e-3)),
-        `${label}[${i}] is ${x}, expected ${expected[i]} within ${bound}, seed ${SEED}`,
-      );
+      assert(error <= bounds[i], `${label}[${i}] is ${x}, expected ${expected[i]} within ${bounds[i]}, seed ${SEED}`);
     });
+    if (!wrong) return;
+    const noise = 1e-7 * abs(expected).reduce((a, c) => Math.max(a, c), 0); // of finite differences, where no term is missing
+    const planted = [...wrong.keys()].filter((i) => Math.abs(wrong[i] - expected[i]) > noise);
+    const refused = planted.filter((i) => Math.abs(values[i] - wrong[i]) > bounds[i]);
+    assert(refused.length > 0, `${label}: none of ${planted.length} wrong values is refused, seed ${SEED}`);
   }
 
   /** Starts backward at `y` with a given gradient. */
@@ -117,6 +136,11 @@ function differences(x: Float32Array, dy: Float32Array, f: (x: Float64Array) => 
 
 const wide = (x: Float32Array) => Float64Array.from(x);
 
+/** A matrix whose last column is zero: the product lacks one term of every sum. */
+const withoutColumn = (x: Float32Array, cols: number) => x.map((v, i) => i % cols === cols - 1 ? 0 : v);
+/** A matrix whose last row is zero: sums over rows lack one term. */
+const withoutRow = (x: Float32Array, cols: number) => x.map((v, i) => i >= x.length - cols ? 0 : v);
+
 for (const dtype of DTYPES) {
   Deno.test(`embedding() looks rows up and sums their gradients in ${dtype}`, async () => {
     using t = new Bench(dtype);
@@ -124,17 +148,17 @@ for (const dtype of DTYPES) {
     const table = t.inputs.normal(V * C), ids = t.inputs.integers(B * T, V);
     const w = t.parameter(table, [V, C]);
     const y = ops.embedding(t.tape, w, { ids: t.device.from(ids, [B, T], "i32"), dtype });
-    await t.close(
-      "y",
-      y,
-      Float64Array.from({ length: B * T * C }, (_, i) => table[ids[Math.floor(i / C)] * C + i % C]),
-      1,
-    );
+    const looked = Float64Array.from({ length: B * T * C }, (_, i) => table[ids[Math.floor(i / C)] * C + i % C]);
+    await t.close("y", y, { expected: looked });
     const dy = t.inputs.normal(B * T * C);
     t.backward(y, dy);
-    const expected = new Float64Array(V * C);
-    for (let i = 0; i < dy.length; i++) expected[ids[Math.floor(i / C)] * C + i % C] += dy[i];
-    await t.close("dw", w.gradient, expected, B * T);
+    const scatter = (dy: Float32Array) => {
+      const dw = new Float64Array(V * C);
+      for (let i = 0; i < dy.length; i++) dw[ids[Math.floor(i / C)] * C + i % C] += dy[i];
+      return dw;
+    };
+    const sum = { terms: B * T, magnitude: scatter(dy.map(Math.abs)) };
+    await t.close("dw", w.gradient, { expected: scatter(dy), sum, wrong: scatter(withoutRow(dy, C)) });
   });
 
   Deno.test(`rmsnorm() matches the loop in ${dtype}`, async () => {
@@ -144,9 +168,28 @@ for (const dtype of DTYPES) {
       const f = (x: Float64Array) => plain.rmsnorm(x, { C, eps: ops.RMS_EPS });
       const x = t.tensor(values, [rows, C]);
       const y = ops.rmsnorm(t.tape, x, { keep: true });
-      await t.close("y", y, f(wide(values)), C);
+      const expected = f(wide(values));
+      const largest = Array.from(
+        { length: rows },
+        (_, r) => abs(values.subarray(r * C, (r + 1) * C)).reduce((a, c) => Math.max(a, c)),
+      );
+      const lacking = (x: Float64Array) => { // the mean of squares lacks its largest term
+        const shorter = plain.rmsnorm(x.map((v, i) => Math.abs(v) === largest[Math.floor(i / C)] ? 0 : v), {
+          C,
+          eps: ops.RMS_EPS,
+        });
+        return shorter.map((v, i) => v === 0 ? expected[i] : v);
+      };
+      await t.close("y", y, { expected, sum: { terms: C, magnitude: abs(expected) }, wrong: lacking(wide(values)) });
       t.backward(y, dy);
-      await t.close("dx", t.tape.gradient(x), differences(values, dy, f), C);
+      const magnitude = rmsnormSums(wide(values), wide(dy), { C, eps: ops.RMS_EPS });
+      const dx = differences(values, dy, f);
+      const factor = expected.map((v, i) => v / values[i]); // without the mean of dy x
+      await t.close("dx", t.tape.gradient(x), {
+        expected: dx,
+        sum: { terms: C, magnitude },
+        wrong: factor.map((s, i) => s * dy[i]),
+      });
     }
   });
 
@@ -159,11 +202,24 @@ for (const dtype of DTYPES) {
         dy = t.inputs.normal(M * N);
       const x = t.tensor(xs, [M, K]), residual = t.tensor(rs, [M, N]), w = t.parameter(ws, [N, K]);
       const y = ops.linear(t.tape, x, { w, residual });
-      await t.close("y", y, plain.linear(wide(xs), wide(ws), K).map((v, i) => v + rs[i]), K);
+      const f = (x: Float32Array) => plain.linear(wide(x), wide(ws), K).map((v, i) => v + rs[i]);
+      const sums = linearSums({ x: abs(xs), w: abs(ws), dy: abs(dy), K, N });
+      const magnitude = sums.y.map((v, i) => v + Math.abs(rs[i]));
+      await t.close("y", y, { expected: f(xs), sum: { terms: K + 1, magnitude }, wrong: f(withoutColumn(xs, K)) });
       t.backward(y, dy);
-      await t.close("dx", t.tape.gradient(x), differences(xs, dy, (v) => plain.linear(v, wide(ws), K)), N);
-      await t.close("dw", w.gradient, differences(ws, dy, (v) => plain.linear(wide(xs), v, K)), M);
-      await t.close("d residual", t.tape.gradient(residual), wide(dy), 1);
+      const dx = (dy: Float32Array) => differences(xs, dy, (v) => plain.linear(v, wide(ws), K));
+      const dw = (xs: Float32Array) => differences(ws, dy, (v) => plain.linear(wide(xs), v, K));
+      await t.close("dx", t.tape.gradient(x), {
+        expected: dx(dy),
+        sum: { terms: N, magnitude: sums.dx },
+        wrong: dx(withoutColumn(dy, N)),
+      });
+      await t.close("dw", w.gradient, {
+        expected: dw(xs),
+        sum: { terms: M, magnitude: sums.dw },
+        wrong: dw(withoutRow(xs, K)),
+      });
+      await t.close("d residual", t.tape.gradient(residual), { expected: wide(dy) });
     }
   });
 
@@ -178,11 +234,26 @@ for (const dtype of DTYPES) {
     const [x, residual] = [t.tensor(xs, [M, C]), t.tensor(rs, [M, C])];
     const [wUp, wDown] = [t.parameter(up, [F, C]), t.parameter(down, [C, F])];
     const y = ops.feedForward(t.tape, x, { up: wUp, down: wDown, residual });
-    await t.close("y", y, f(wide(xs), wide(up), wide(down)), F);
+    const sums = feedForwardSums({ x: wide(xs), up: wide(up), down: wide(down), dy: wide(dy), C, F });
+    const y0 = (down: Float32Array) => f(wide(xs), wide(up), wide(down));
+    sums.y.magnitude = sums.y.magnitude.map((v, i) => v + Math.abs(rs[i]));
+    await t.close("y", y, { expected: y0(down), sum: { terms: F + C, ...sums.y }, wrong: y0(withoutColumn(down, F)) });
     t.backward(y, dy);
-    await t.close("dx", t.tape.gradient(x), differences(xs, dy, (v) => f(v, wide(up), wide(down))), F * C);
-    await t.close("d up", wUp.gradient, differences(up, dy, (v) => f(wide(xs), v, wide(down))), M * C);
-    await t.close("d down", wDown.gradient, differences(down, dy, (v) => f(wide(xs), wide(up), v)), M * C);
+    const dx = (down: Float32Array) => differences(xs, dy, (v) => f(v, wide(up), wide(down)));
+    const dUp = (dy: Float32Array) => differences(up, dy, (v) => f(wide(xs), v, wide(down)));
+    const dDown = (dy: Float32Array) => differences(down, dy, (v) => f(wide(xs), wide(up), v));
+    const [without, terms] = [withoutRow(dy, C), F + C + M];
+    await t.close("dx", t.tape.gradient(x), {
+      expected: dx(down),
+      sum: { terms, ...sums.dx },
+      wrong: dx(withoutColumn(down, F)),
+    });
+    await t.close("d up", wUp.gradient, { expected: dUp(dy), sum: { terms, ...sums.dUp }, wrong: dUp(without) });
+    await t.close("d down", wDown.gradient, {
+      expected: dDown(dy),
+      sum: { terms, ...sums.dDown },
+      wrong: dDown(without),
+    });
   });
 
   Deno.test(`ropeNorm() rotates by position and normalises in ${dtype}`, async () => {
@@ -193,13 +264,21 @@ for (const dtype of DTYPES) {
     const rotary = { cos: t.device.from(cos, [length, D / 2], "f32"), sin: t.device.from(sin, [length, D / 2], "f32") };
     for (const start of [null, Int32Array.of(5, 13)]) {
       const xs = t.inputs.normal(B * T * heads * D), dy = t.inputs.normal(xs.length);
-      const f = (x: Float64Array) =>
-        plain.ropeNorm(x, { B, T, heads, D, cos, sin, start: start ?? [0, 0], eps: ops.RMS_EPS });
+      const sizes = { B, T, heads, D, cos, sin, start: start ?? [0, 0], eps: ops.RMS_EPS };
+      const f = (x: Float64Array) => plain.ropeNorm(x, sizes);
+      // The first pair of each head is not turned.
+      const still = (table: Float32Array, value: number) => table.map((v, i) => i % (D / 2) === 0 ? value : v);
+      const g = (x: Float64Array) => plain.ropeNorm(x, { ...sizes, cos: still(cos, 1), sin: still(sin, 0) });
       const x = t.tensor(xs, [B, T, heads * D]);
       const y = ops.ropeNorm(t.tape, x, { rotary, positions: start && t.device.from(start, [B], "i32") });
-      await t.close("y", y, f(wide(xs)), D);
+      const sums = ropeNormSums(wide(xs), wide(dy), sizes);
+      await t.close("y", y, { expected: f(wide(xs)), sum: { terms: D, magnitude: sums.y }, wrong: g(wide(xs)) });
       t.backward(y, dy);
-      await t.close("dx", t.tape.gradient(x), differences(xs, dy, f), D);
+      await t.close("dx", t.tape.gradient(x), {
+        expected: differences(xs, dy, f),
+        sum: { terms: D, magnitude: sums.dx, rounded: sums.dxRounded },
+        wrong: differences(xs, dy, g),
+      });
       t.tape.clear();
     }
   });
@@ -225,26 +304,18 @@ for (const dtype of DTYPES) {
         window,
         lengths: lengths && t.device.from(Int32Array.from(lengths), [B], "i32"),
       });
-      await t.close("o", o, plain.attention(wide(qs), wide(ks), wide(vs), size), T);
+      const sums = attentionSums({ q: wide(qs), k: wide(ks), v: wide(vs), dy: wide(dy) }, size);
+      // The oldest key of each query with a full window is not seen.
+      const shorter = { ...size, window: window < 0 ? T - 2 : window - 1 };
+      const f = (s: typeof size, { q = wide(qs), k = wide(ks), v = wide(vs) }) => plain.attention(q, k, v, s);
+      const terms = T + D;
+      await t.close("o", o, { expected: f(size, {}), sum: { terms, ...sums.o }, wrong: f(shorter, {}) });
       t.backward(o, dy);
-      await t.close(
-        "dq",
-        t.tape.gradient(q),
-        differences(qs, dy, (x) => plain.attention(x, wide(ks), wide(vs), size)),
-        T * D,
-      );
-      await t.close(
-        "dk",
-        t.tape.gradient(k),
-        differences(ks, dy, (x) => plain.attention(wide(qs), x, wide(vs), size)),
-        T * D,
-      );
-      await t.close(
-        "dv",
-        t.tape.gradient(v),
-        differences(vs, dy, (x) => plain.attention(wide(qs), wide(ks), x, size)),
-        T * D,
-      );
+      for (const [name, x, at] of [["q", q, qs], ["k", k, ks], ["v", v, vs]] as const) {
+        const gradient = (s: typeof size) => differences(at, dy, (value) => f(s, { [name]: value }));
+        const sum = { terms: terms * H / G, ...sums[`d${name}`] };
+        await t.close(`d${name}`, t.tape.gradient(x), { expected: gradient(size), sum, wrong: gradient(shorter) });
+      }
     }
   });
 
@@ -260,10 +331,28 @@ for (const dtype of DTYPES) {
     const x = t.tensor(xs, [rows, C]), w = t.parameter(ws, [Vp, C]);
     const options = { w, V, targets: t.device.from(targets, [rows], "i32"), softcap };
     const losses = ops.lmHeadLoss(t.tape, x, { ...options, weights: t.device.from(weights, [rows], "f32") });
-    await t.close("losses", losses, f(wide(xs), wide(ws)), C);
-    await t.close("dx", t.tape.gradient(x), differences(xs, weights, (v) => f(v, wide(ws))), V);
-    await t.close("dw", w.gradient, differences(ws, weights, (v) => f(wide(xs), v)), rows);
-    await t.close("losses without gradient", ops.lmHeadLoss(t.tape, x, options), f(wide(xs), wide(ws)), C);
+    const sums = lossSums({ x: wide(xs), w: wide(ws), targets, weights }, { C, V, softcap });
+    const padded = (x: Float64Array) => Float64Array.from({ length: Vp * C }, (_, i) => x[i] ?? 0);
+    const terms = C + V;
+    const value = {
+      expected: f(wide(xs), wide(ws)),
+      sum: { terms, ...sums.losses },
+      wrong: f(wide(withoutColumn(xs, C)), wide(ws)),
+    };
+    await t.close("losses", losses, value);
+    const dx = (ws: Float32Array) => differences(xs, weights, (v) => f(v, wide(ws)));
+    const dw = (weights: Float32Array) => differences(ws, weights, (v) => f(wide(xs), v));
+    await t.close("dx", t.tape.gradient(x), {
+      expected: dx(ws),
+      sum: { terms, ...sums.dx },
+      wrong: dx(withoutColumn(ws, C)),
+    });
+    await t.close("dw", w.gradient, {
+      expected: dw(weights),
+      sum: { terms: terms + rows, magnitude: padded(sums.dw.magnitude), rounded: padded(sums.dw.rounded) },
+      wrong: dw(withoutRow(weights, 1)),
+    });
+    await t.close("losses without gradient", ops.lmHeadLoss(t.tape, x, options), value);
   });
 
   Deno.test(`logits() drops the padding and caps in ${dtype}`, async () => {
@@ -271,7 +360,16 @@ for (const dtype of DTYPES) {
     const [rows, C, V, Vp] = [3, 8, 70, 128];
     const xs = t.inputs.normal(rows * C, 4), ws = t.inputs.normal(Vp * C, 4);
     const z = ops.logits(t.tape, t.tensor(xs, [rows, C]), { w: t.parameter(ws, [Vp, C]), V, softcap: 15 });
-    await t.close("logits", z, plain.logits(wide(xs), wide(ws), { C, V, softcap: 15 }), C);
+    const f = (xs: Float32Array) => plain.logits(wide(xs), wide(ws), { C, V, softcap: 15 });
+    const expected = f(xs), slope = expected.map((l) => 1 - (l / 15) ** 2);
+    const sums = plain.linear(abs(xs), abs(ws.subarray(0, V * C)), C);
+    const h = plain.linear(wide(xs), wide(ws.subarray(0, V * C)), C); // the product is rounded, then capped
+    const sum = {
+      terms: C,
+      magnitude: sums.map((s, i) => s * slope[i] + Math.abs(expected[i])),
+      rounded: h.map((h, i) => Math.abs(h) * slope[i]),
+    };
+    await t.close("logits", z, { expected, sum, wrong: f(withoutColumn(xs, C)) });
   });
 }
 
@@ -287,7 +385,13 @@ Deno.test("Tape adds up the gradients of a value with two consumers", async () =
   const y = ops.linear(t.tape, x, { w: t.parameter(w2, [K, K]), residual: first });
   t.backward(y, dy);
   const f = (v: Float64Array) => plain.linear(v, wide(w1), K).map((a, i) => a + plain.linear(v, wide(w2), K)[i]);
-  await t.close("dx", t.tape.gradient(x), differences(xs, dy, f), 2 * K);
+  // The path over w1 ends in the same gradient as the one over w2: the second is added to the first.
+  const [overW1, overW2] = [w1, w2].map((w) => linearSums({ x: abs(xs), w: abs(w), dy: abs(dy), K, N: K }).dx);
+  await t.close("dx", t.tape.gradient(x), {
+    expected: differences(xs, dy, f),
+    sum: { terms: 2 * K, magnitude: overW1.map((v, i) => v + overW2[i]) },
+    wrong: differences(xs, dy, (v) => plain.linear(v, wide(w2), K)),
+  });
 });
 
 Deno.test("Tape overwrites parameter gradients in the first micro-step and adds in later ones", async () => {
@@ -301,7 +405,13 @@ Deno.test("Tape overwrites parameter gradients in the first micro-step and adds 
     t.tape.accumulate = times > 1;
     const y = ops.linear(t.tape, t.tensor(xs, [M, K]), { w });
     t.backward(y, dy);
-    await t.close(`dw after ${times}`, w.gradient, once.map((x) => times * x), M * times);
+    const { dw } = linearSums({ x: abs(xs), w: abs(ws), dy: abs(dy), K, N: K });
+    const sum = { terms: M * times, magnitude: dw.map((v) => times * v) };
+    await t.close(`dw after ${times}`, w.gradient, {
+      expected: once.map((x) => times * x),
+      sum,
+      wrong: once.map((x) => (times - 1) * x),
+    });
     t.tape.clear();
   }
 });
