@@ -9,7 +9,7 @@ import { Arena } from "../tensor/arena.ts";
 import { Device } from "../tensor/device.ts";
 import { type ComputeType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { lossChunk } from "../tensor/ops.ts";
-import { measurePeakFlops } from "../tensor/peak.ts";
+import { measureBandwidth, measurePeakFlops } from "../tensor/peak.ts";
 import { Tape } from "../tensor/tape.ts";
 import { Trainer } from "../train/trainer.ts";
 
@@ -104,7 +104,7 @@ export async function benchTrain(options: TrainBenchOptions): Promise<Figures> {
     ...{
       optimizer_ms: median(optimizerTimes),
       gflops: flops / 1e9,
-      mfu: flops / peakFlops,
+      mfu: flops / Math.max(peakFlops, flops), // the peak is at least what was reached
       peak_bytes: device.memory().peak,
     },
   };
@@ -184,7 +184,7 @@ export async function benchInfer(options: InferBenchOptions): Promise<Figures> {
       ...about,
     },
     ...{ prefill_ms: prefillMs, ttft_ms: prefillMs, decode_ms: decodeMs, tok_per_sec: B / decodeMs * 1e3 },
-    ...{ bytes_per_sec: bytes / decodeMs * 1e3, mbu: bytes / decodeMs * 1e3 / await measureReadBandwidth(device) },
+    ...{ bytes_per_sec: bytes / decodeMs * 1e3, mbu: bytes / decodeMs * 1e3 / (await measureBandwidth(device)).read },
   };
 }
 
@@ -193,18 +193,6 @@ export function inferenceArenaBytes(config: GPTConfig, { rows, dtype }: { rows: 
   const width = 16 * config.nEmbd * dtypeBytes(dtype) + 16 * config.nHead;
   const logits = Math.min(rows, 64) * (config.vocabSize + 64) * 8;
   return rows * width + logits + (4 << 20);
-}
-
-/** Measures how fast main memory is read: a plain sum over a buffer larger than any cache, bytes per second. */
-async function measureReadBandwidth(device: Device): Promise<number> {
-  const size = 64 << 20;
-  using x = device.tensor([size], "f32");
-  using sum = device.tensor([2], "f32");
-  const times = await time(device, {
-    runs: 5,
-    work: () => device.nc.sum_squares(device.ctx, sum.pointer, x.pointer, BigInt(size), 0),
-  });
-  return 4 * size / Math.min(...times) * 1e3;
 }
 
 /** Times one product y (M, N) = x (M, K) w (N, K)^T. */

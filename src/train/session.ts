@@ -170,7 +170,7 @@ export class TrainSession implements AsyncDisposable {
   valBpb: number | null = null;
   readonly #options: SessionOptions;
   readonly #events: EventLog;
-  readonly #peakFlops: number;
+  #peakFlops: number;
   readonly #loop: LoopState;
   #saved: CheckpointMeta | undefined;
 
@@ -260,7 +260,9 @@ export class TrainSession implements AsyncDisposable {
     loop.totalTimeMs += timeMs;
     const smoothLoss = loop.smoothLoss / (1 - 0.9 ** loop.updates);
     const tokPerSec = tokens / timeMs * 1e3;
-    const mfu = flopsPerToken(trainer.model.config) * tokPerSec / this.#peakFlops;
+    const flops = flopsPerToken(trainer.model.config) * tokPerSec;
+    this.#peakFlops = Math.max(this.#peakFlops, flops); // measured on a busy machine it may have come out too low
+    const mfu = flops / this.#peakFlops;
     const report = { step, steps, loss, smoothLoss, tokPerSec, mfu };
     this.#events.append({
       kind: "step",
