@@ -123,7 +123,7 @@ export { Arena } from "./src/tensor/arena.ts";
 export type { DeviceInfo, Memory, MemoryInfo, OwnedTensor } from "./src/tensor/device.ts";
 export { Device } from "./src/tensor/device.ts";
 export type { ComputeType, DType, TypedArray } from "./src/tensor/dtype.ts";
-export type { LayerCache } from "./src/tensor/ops.ts";
+export type { LayerCache, TokenScores } from "./src/tensor/ops.ts";
 export type { Parameter, ParameterGroup, Parameters, ParameterSpec, WeightOperand } from "./src/tensor/parameter.ts";
 export type { Cost, Costs, GradientTarget, Op } from "./src/tensor/tape.ts";
 export { Tape } from "./src/tensor/tape.ts";

@@ -8,6 +8,7 @@ import { Parity } from "./parity.ts";
 /** Folders of this layout, in order; null = of a later issue. */
 const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {
   bpb: () => import("./bpb.ts"),
+  core_eval: () => import("./core_eval.ts"),
   dataloader: () => import("./dataloader.ts"),
   gpt_mqa: () => import("./gpt.ts"),
   gpt_small: () => import("./gpt.ts"),
@@ -19,7 +20,6 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   tokenizer: () => import("./tokenizer.ts"),
   train_run: () => import("./train_run.ts"),
   chat_eval: null,
-  core_eval: null,
   newest: null,
   rl_run: null,
   sft_run: null,
@@ -62,6 +62,7 @@ for (const name of present) {
   console.log(`${name}: ${t.passed} passed, ${t.failed} failed`);
   passed += t.passed;
   failed += t.failed;
+  skipped += t.skipped;
 }
 if (passed + failed === 0) {
   console.log(`FAIL ${ROOT}: no known folder, expected the layout of dev/golden`);

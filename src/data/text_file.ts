@@ -48,11 +48,12 @@ export async function readJsonLines(path: string): Promise<Line<unknown>[]> {
 }
 
 /**
- * Reads CSV as RFC 4180 has it (quotes doubled inside quotes, line breaks allowed there), every record with `columns` fields.
+ * Reads CSV as RFC 4180 has it (quotes doubled inside quotes, line breaks allowed there), every record with `columns` fields, by default
+ * as many as the first one.
  *
  * @throws {SyntaxError} naming the line of a record with other than `columns` fields or with a quote that never ends.
  */
-export async function readCsv(path: string, columns: number): Promise<Line<string[]>[]> {
+export async function readCsv(path: string, columns?: number): Promise<Line<string[]>[]> {
   const text = await readText(path);
   const rows: Line<string[]>[] = [];
   const field = /("(?:[^"]|"")*"|[^,\r\n"][^,\r\n]*|)(,|\r?\n|$)/y;
@@ -74,6 +75,7 @@ export async function readCsv(path: string, columns: number): Promise<Line<strin
       end = match[2];
     }
     if (fields.length === 1 && fields[0] === "") continue; // a blank line
+    columns ??= fields.length;
     if (fields.length !== columns) {
       throw new SyntaxError(`Cannot read "${path}", line ${start}: ${fields.length} fields, expected ${columns}`);
     }

@@ -207,6 +207,12 @@ export class GPT implements Disposable {
     return ops.lmHeadLoss(t, x, { ...options, w: this.#head, V: this.config.vocabSize, softcap: SOFTCAP });
   }
 
+  /** Scores targets (n) i32 at the hidden states `index` (n) i32 of x (..., C): losses and most probable ids. No gradient. */
+  score(t: Tape, x: Tensor, { index, targets }: { index: Tensor; targets: Tensor }): ops.TokenScores {
+    const chosen = ops.gatherRows(t, x, { index }); // (n, C)
+    return ops.lmHeadScore(t, chosen, { targets, w: this.#head, V: this.config.vocabSize, softcap: SOFTCAP });
+  }
+
   /** Computes the logits (..., V) f32 of hidden states (..., C). */
   logits(t: Tape, x: Tensor): Tensor {
     return ops.logits(t, x, { w: this.#head, V: this.config.vocabSize, softcap: SOFTCAP });

@@ -448,6 +448,69 @@ export function lmHeadLoss(
   return t.apply("lm_head_loss", lossOp, { x, weights: null, ...options }).losses;
 }
 
+// ---- chosen rows and their scores (inference) ----------------------------------------------------------------------------------------
+
+interface GatherArgs {
+  readonly x: Tensor; // (..., C)
+  readonly index: Tensor; // (n) i32
+}
+
+const gatherOp: Op<GatherArgs, { y: Tensor }> = {
+  forward(t, { x, index }) {
+    const { rows, C } = rowsAndWidth(x);
+    const y = t.saved([index.size, C], x.dtype);
+    t.nc.gather_rows(t.ctx, y.pointer, x.pointer, index.pointer, index.size, C, rows, code(x));
+    return { y };
+  },
+  cost: ({ x, index }) => ({ flops: 0, bytes: 2 * index.size * rowsAndWidth(x).C * dtypeBytes(x.dtype) }),
+};
+
+/** Copies the rows `index` (n) i32 of x (..., C), seen as (rows, C): (n, C). No gradient. */
+export function gatherRows(t: Tape, x: Tensor, options: { index: Tensor }): Tensor {
+  return t.apply("gather_rows", gatherOp, { x, ...options }).y;
+}
+
+interface ScoreArgs {
+  readonly x: Tensor; // (n, C)
+  readonly w: Parameter; // (Vp, C)
+  readonly V: number;
+  readonly targets: Tensor; // (n) i32
+  readonly softcap: number;
+}
+
+/** What the head says about targets: the loss of each, (n) f32, and the most probable id in its place, (n) i32. */
+export interface TokenScores {
+  /** -log p of each target, in nats. */
+  readonly losses: Tensor;
+  /** The most probable id, the lowest among equals. */
+  readonly argmax: Tensor;
+}
+
+const scoreOp: Op<ScoreArgs, TokenScores> = {
+  forward(t, { x, w, V, targets, softcap }) {
+    const { rows, C } = rowsAndWidth(x);
+    const [Vp] = w.shape;
+    const losses = t.saved(targets.shape, "f32");
+    const argmax = t.saved(targets.shape, "i32");
+    const { scratch, chunk } = lossScratch(t, rows, Vp, x.dtype);
+    t.nc.lm_head_score(
+      ...[t.ctx, losses.pointer, argmax.pointer, null, null, x.pointer, w.copy.pointer, targets.pointer] as const,
+      ...[scratch.pointer, rows, C, V, Vp, chunk, 0, softcap, code(x), code(w.copy)] as const,
+    );
+    return { losses, argmax };
+  },
+  cost: ({ x, w }) => product(rowsAndWidth(x).rows, ...w.shape, x.dtype),
+};
+
+/** Scores targets (n) i32 at hidden states (n, C) as `lmHeadLoss` does, without gradients; the same bits whatever the other rows. */
+export function lmHeadScore(
+  t: Tape,
+  x: Tensor,
+  options: { w: Parameter; V: number; targets: Tensor; softcap: number },
+): TokenScores {
+  return t.apply("lm_head_score", scoreOp, { x, ...options });
+}
+
 // ---- logits (inference) --------------------------------------------------------------------------------------------------------------
 
 interface LogitsArgs {
