@@ -27,7 +27,9 @@ function value(raw: string, where: string): string {
   } catch {
     // Falls through to the same message as an unclosed quote.
   }
-  throw new UsageError(`Cannot read ${where}: ${raw}, expected a closed quote and nothing but a comment after it`);
+  throw new UsageError(
+    `Cannot read ${where}: ${jsonText(raw)}, expected a closed quote and nothing but a comment after it`,
+  );
 }
 
 /**
@@ -44,7 +46,7 @@ export function parseConfig(content: string, { file }: { file: string }): Config
     const line = index + 1;
     const match = KEY.exec(text);
     if (!match) {
-      throw new UsageError(`Cannot read ${file}:${line}: ${JSON.stringify(text)}, expected key = value or # comment`);
+      throw new UsageError(`Cannot read ${file}:${line}: ${jsonText(text)}, expected key = value or # comment`);
     }
     const key = match[1].replaceAll("_", "-").toLowerCase();
     const before = seen.get(key);

@@ -1,5 +1,6 @@
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { checkMutations, testRuns } from "../../dev/testing.ts";
 import { formatConfigValue, parseConfig } from "./config_file.ts";
 import { COMMON_FLAGS } from "./command.ts";
 import { bool, type FlagTable, float, int, oneOf, string, UsageError } from "./flags.ts";
@@ -134,7 +135,7 @@ Deno.test("parseConfig() reads back whatever formatConfigValue() wrote", () => {
       const [line] = parseConfig(`key = ${formatConfigValue(given)} # origin`, { file: "f" });
       assertEquals(line.text, String(given));
     }),
-    { seed: SEED, numRuns: 500 },
+    { seed: SEED, numRuns: testRuns(500) },
   );
 });
 
@@ -152,8 +153,29 @@ Deno.test("parse() survives any config file with values or one UsageError", () =
         assertStringIncludes(error.message, "f:");
       }
     }),
-    { seed: SEED, numRuns: 500 },
+    { seed: SEED, numRuns: testRuns(500) },
   );
+});
+
+Deno.test("parse() survives 2,000 seeded mutations of a config file with values or one UsageError", async () => {
+  const lines = [
+    "# run of the day",
+    "depth = 12",
+    "device_batch_size = 8",
+    "weight-decay = 1e-1 # decay",
+    'run = "a # b"',
+  ];
+  await checkMutations({
+    files: [lines.join("\n"), lines.join("\r\n") + "\r\nprompt = 'it is'\r\n"].map((text) =>
+      new TextEncoder().encode(text)
+    ),
+    read: (bytes) => {
+      const { depth, run: name } = valuesOf(run(["f"], { files: { f: new TextDecoder().decode(bytes) } }).settings);
+      assert(Number.isSafeInteger(depth) && typeof name === "string");
+    },
+    errors: [UsageError],
+    refused: 0.4,
+  });
 });
 
 Deno.test("parse() gives the same values for --name=VALUE as for a config file", () => {
@@ -163,7 +185,7 @@ Deno.test("parse() gives the same values for --name=VALUE as for a config file",
       const byFile = run(["f"], { files: { f: `depth = ${depth}\nrun = ${formatConfigValue(name)}` } });
       assertEquals(valuesOf(byFlag.settings), { ...valuesOf(byFile.settings), config: undefined });
     }),
-    { seed: SEED },
+    { seed: SEED, numRuns: testRuns(100) },
   );
 });
 

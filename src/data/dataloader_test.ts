@@ -1,7 +1,7 @@
 import { assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import fc from "fast-check";
-import { temporaryFolder, testSeed } from "../../dev/testing.ts";
+import { temporaryFolder, testRuns, testSeed } from "../../dev/testing.ts";
 import { DataLoader, type DocumentEncoder, hashIds, type LoaderOptions } from "./dataloader.ts";
 import { ParquetWriter, writeParquet } from "./parquet.ts";
 import { SPLIT_PATTERN, Tokenizer } from "./tokenizer.ts";
@@ -105,7 +105,7 @@ Deno.test("DataLoader resumed at any batch gives the batches of an uninterrupted
         assertEquals({ ...b, inputs: [...b.inputs] }, { ...a, inputs: [...a.inputs] });
       }
     }),
-    { numRuns: 60, seed: testSeed() },
+    { numRuns: testRuns(60), seed: testSeed() },
   );
 });
 

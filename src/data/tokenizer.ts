@@ -368,13 +368,18 @@ export class StreamDecoder {
   }
 }
 
+/** Ids up to here behind the last mergeable one may stay without a token: memory is reserved for each. */
+const MAX_UNUSED_IDS = 1 << 16;
+
 /** Lays all tokens, specials by name, behind each other in id order. */
 function vocabularyColumn({ tokens, specials }: TokenizerParts): OwnedColumn {
   const all: (Uint8Array | undefined)[] = [...tokens];
+  const end = tokens.length + MAX_UNUSED_IDS;
   for (const [name, id] of Object.entries(specials)) {
-    if (!Number.isInteger(id) || id < tokens.length || all[id] !== undefined) {
+    if (!Number.isInteger(id) || id < tokens.length || id >= end || all[id] !== undefined) {
+      const given = JSON.stringify(name);
       throw new RangeError(
-        `Cannot give special token "${name}" the id ${id}, expected a free one of at least ${tokens.length}`,
+        `Cannot give special token ${given} the id ${id}, expected a free one of ${tokens.length} to ${end - 1}`,
       );
     }
     all[id] = new TextEncoder().encode(name);
@@ -394,7 +399,8 @@ function parseTokenizer(text: string, path: string): TokenizerParts {
   try {
     file = JSON.parse(text);
   } catch (cause) {
-    throw refuse(`not JSON, ${(cause as Error).message}`, cause);
+    // V8 quotes the place as it is, line breaks included.
+    throw refuse(`not JSON, ${(cause as Error).message.replace(/\s+/g, " ")}`, cause);
   }
   if (file?.format !== FORMAT) throw refuse(`format ${JSON.stringify(file?.format)}, expected "${FORMAT}"`);
   if (file.version !== VERSION) throw refuse(`version ${file.version}, expected ${VERSION}`);

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import fc from "fast-check";
-import { temporaryFolder, testSeed } from "../../dev/testing.ts";
+import { checkMutations, temporaryFolder, testRuns, testSeed } from "../../dev/testing.ts";
 import { NativeError } from "../native/call.ts";
 import { TOKENIZER_FILE } from "./base_dir.ts";
 import { SPECIAL_TOKENS, StreamDecoder, textColumn, Tokenizer, type TokenizerParts } from "./tokenizer.ts";
@@ -50,7 +50,7 @@ Deno.test("decode() gives back what encode() took, one by one and in batches", a
         assertEquals(Array.from(batch[i]), [tokenizer.bosId, ...ids, 3]);
       }
     }),
-    { seed: testSeed(), numRuns: 60 },
+    { seed: testSeed(), numRuns: testRuns(60) },
   );
 });
 
@@ -64,7 +64,7 @@ Deno.test("StreamDecoder gives the text of decode(), however the ids arrive", as
       for (let i = 0; i < ids.length; i += step + 1) text += stream.push(...ids.slice(i, i + step + 1));
       assertEquals(text + stream.flush(), tokenizer.decode(ids));
     }),
-    { seed: testSeed() },
+    { seed: testSeed(), numRuns: testRuns(100) },
   );
 });
 
@@ -112,6 +112,24 @@ Deno.test("load() refuses files that are not ours, of another version or damaged
   }
   write(JSON.stringify(file));
   await assertRejects(() => Tokenizer.load(folder.path), NativeError, "byte 1 is no token");
+});
+
+Deno.test("load() survives 2,000 seeded mutations with one error each or a tokenizer that gives texts back", async () => {
+  using folder = temporaryFolder();
+  using tokenizer = await tok512();
+  await tokenizer.save(folder.path);
+  const path = join(folder.path, TOKENIZER_FILE);
+  const text = "Hello world, 語言モデル in 2024 don't\n";
+  await checkMutations({
+    files: [Deno.readFileSync(path)],
+    read: async (bytes) => {
+      Deno.writeFileSync(path, bytes);
+      using loaded = await Tokenizer.load(folder.path);
+      assertEquals(loaded.decode(loaded.encode(text)), text);
+    },
+    errors: [SyntaxError, RangeError, NativeError],
+    refused: 0.4,
+  });
 });
 
 Deno.test("fromParts() refuses special ids that collide and broken patterns", async () => {

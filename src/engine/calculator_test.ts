@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import fc from "fast-check";
+import { testRuns } from "../../dev/testing.ts";
 import { calculate, printFloat } from "./calculator.ts";
 
 const GOLDEN = join(import.meta.dirname!, "../../dev/golden/tasks/calculator.json");
@@ -8,7 +9,7 @@ const seed = Number(Deno.env.get("NANOCHAT_TEST_SEED") ?? Date.now() % 2 ** 31);
 
 /** Runs a property; a failure names the seed that repeats it. */
 function check(property: fc.IProperty<unknown[]> | fc.IProperty<[string]>, numRuns = 500): void {
-  fc.assert(property as fc.IProperty<unknown[]>, { seed, numRuns });
+  fc.assert(property as fc.IProperty<unknown[]>, { seed, numRuns: testRuns(numRuns) });
 }
 
 Deno.test("calculate() equals the reference for the recorded expressions", () => {
