@@ -4,7 +4,8 @@ import type { Device } from "../../src/tensor/device.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { Tape } from "../../src/tensor/tape.ts";
 import type { Parameters } from "../../src/tensor/parameter.ts";
-import type { GoldenTensors } from "./parity.ts";
+import { join } from "@std/path";
+import { GoldenTensors, type Parity, readSafetensors } from "./parity.ts";
 
 /** Sizes as the reference writes them. */
 export interface ReferenceConfig {
@@ -26,6 +27,11 @@ export function configOf(config: ReferenceConfig): GPTConfig {
     nKvHead: config.n_kv_head,
     nEmbd: config.n_embd,
   };
+}
+
+/** Opens a file of another folder of the golden set, which is that folder's to compare. */
+export function siblingTensors(t: Parity, path: string): GoldenTensors {
+  return new GoldenTensors(path, readSafetensors(Deno.readFileSync(join(t.root, path))), new Set());
 }
 
 /** Uploads stored weights into a model. */
