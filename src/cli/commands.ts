@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
@@ -82,6 +82,15 @@ export const COMMANDS: readonly Command[] = [
     flags: DOWNLOAD,
     run: async ({ values, terminal }) => {
       await (await import("./data_commands.ts")).downloadData({ ...values, terminal });
+    },
+  }),
+  command({
+    name: "data fetch",
+    summary: "fetches the data of the later stages: task sets, CORE's bundle, the word list, identity conversations",
+    positional: [{ name: "NAME", help: "tasks, eval-bundle, words, identity or all" }],
+    flags: FETCH,
+    run: async ({ positional, values, terminal }) => {
+      await (await import("./data_commands.ts")).fetchData(positional[0], { ...values, terminal });
     },
   }),
   command({

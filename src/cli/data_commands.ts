@@ -1,10 +1,14 @@
 /** `nanochat data`: shards of one's own text, of the reference's data set, and what a folder of shards holds. */
 import { resolve } from "@std/path";
 import { format as formatBytes } from "@std/fmt/bytes";
+import { type AssetName, ASSETS } from "../data/assets.ts";
 import { chooseData, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { downloadShards } from "../data/download.ts";
+import { fetchAssets } from "../data/fetch_assets.ts";
 import { makeShards } from "../data/make.ts";
 import { shardStats } from "../data/stats.ts";
+import { UsageError } from "./flags.ts";
+import { nearest } from "./parse.ts";
 import type { Terminal } from "./progress.ts";
 
 /** Where shards are written: `--data-dir`, else the base folder's `data/`. */
@@ -47,6 +51,30 @@ export async function downloadData(
   const out = target(values);
   const paths = await downloadShards({ out, numFiles, numWorkers, baseUrl, offline, log: terminal });
   terminal.result(`${paths.length} shards in ${out}`, { shards: paths.length, folder: out });
+}
+
+/** Fetches one asset of the later stages, or all. */
+export async function fetchData(
+  name: string,
+  { baseDir, dataDir, baseUrl, offline, terminal }: {
+    baseDir?: string;
+    dataDir?: string;
+    baseUrl?: string;
+    offline: boolean;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const known = [...ASSETS, "all"];
+  if (!known.includes(name)) {
+    throw new UsageError(
+      `Cannot fetch ${JSON.stringify(name)}: expected one of ${known.join(", ")}${nearest(name, known)}`,
+    );
+  }
+  const folder = dataDir ? resolve(dataDir) : resolveBaseDir(baseDir);
+  for (const asset of await fetchAssets(name as AssetName | "all", { folder, baseUrl, offline, log: terminal })) {
+    const state = asset.fetched ? "fetched" : "there already";
+    terminal.result(`${asset.name.padEnd(12)} ${asset.path}  ${state}`, asset);
+  }
 }
 
 const BYTES = new Set(["text_bytes", "file_bytes"]);

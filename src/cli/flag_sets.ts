@@ -18,6 +18,16 @@ export const DOWNLOAD = {
   ...DATA_DIR,
 } as const satisfies FlagTable;
 
+/** Data of the stages behind the base model. */
+export const FETCH = {
+  "base-url": string(undefined, {
+    help:
+      "server that plays the hub: /api/datasets/..., /eval_bundle.zip, /words_alpha.txt, /identity_conversations.jsonl",
+  }),
+  offline: bool(false, { help: "uses no network; fails where something is missing" }),
+  "data-dir": string(undefined, { help: "folder to fetch into; without it the base folder" }),
+} as const satisfies FlagTable;
+
 const TYPES = ["", "fp32", "float32", "f32", "bf16", "bfloat16"] as const;
 
 /** Where a command computes. */

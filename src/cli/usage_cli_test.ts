@@ -31,6 +31,7 @@ const WRONG: [string, string[], string][] = [
   ["an unknown flag", ["data", "make", "x", "--sed=4"], 'did you mean "--seed"?'],
   ["a value of the wrong kind", ["data", "make", "x", "--seed=four"], "expected a whole number"],
   ["a flag before the command", ["--json", "models"], "flags follow the command"],
+  ["an asset that is none", ["data", "fetch", "task"], 'did you mean "tasks"?'],
   ["a size for a recipe", ["run", "d4"], '"d4" is the size of a model'],
   ["a missing argument", ["data", "make"], "is missing"],
 ];

@@ -1,0 +1,268 @@
+/**
+ * Fetches the data of the later stages into the base folder: task sets (the hub's Parquet export), CORE's bundle, the word list, the
+ * reference's identity conversations. What is there is kept; of several processes one fetches and the others wait for it.
+ */
+import { existsSync } from "node:fs";
+import { join } from "@std/path";
+import { format as formatBytes } from "@std/fmt/bytes";
+import { type AssetName, assetPath, ASSETS } from "./assets.ts";
+import type { FetchOptions } from "./fetch_file.ts";
+import { fetchFile } from "./fetch_file.ts";
+import type { Log } from "./log.ts";
+import { SILENT } from "./log.ts";
+import { ParquetFile } from "./parquet.ts";
+import { readManifest, type TaskSet, taskSetFolder } from "./task_data.ts";
+import { WaitLock } from "./wait_lock.ts";
+import { extractZip, listZip } from "./zip.ts";
+
+/** Options of `fetchAssets`. */
+export interface FetchAssetsOptions extends Pick<FetchOptions, "attempts" | "timeoutMs" | "backoffMs" | "signal"> {
+  /** Folder to fetch into: the base folder. */
+  readonly folder: string;
+  /** A server that plays all the others: `/api/datasets/...`, `/eval_bundle.zip`, `/words_alpha.txt`, `/identity_conversations.jsonl`. */
+  readonly baseUrl?: string;
+  /** Does not touch the network: fails where something is missing. */
+  readonly offline?: boolean;
+  /** Environment with `HF_ENDPOINT` and `HF_TOKEN`; default: the process's. */
+  readonly env?: { get(name: string): string | undefined };
+  readonly log?: Log;
+}
+
+/** What was asked for, and whether it had to be fetched. */
+export interface FetchedAsset {
+  /** Its name. */
+  readonly name: AssetName;
+  /** Where it lies. */
+  readonly path: string;
+  /** False where it was there already. */
+  readonly fetched: boolean;
+}
+
+const splits = (repo: string, subset: string, names: readonly string[]): TaskSet[] =>
+  names.map((split) => ({ repo, subset, split }));
+
+/** Splits that the tasks of the recipes read. */
+export const TASK_SETS: readonly TaskSet[] = [
+  ...splits("allenai/ai2_arc", "ARC-Easy", ["train", "validation", "test"]),
+  ...splits("allenai/ai2_arc", "ARC-Challenge", ["train", "validation", "test"]),
+  ...splits("cais/mmlu", "all", ["test", "validation", "dev"]),
+  ...splits("cais/mmlu", "auxiliary_train", ["train"]),
+  ...splits("openai/gsm8k", "main", ["train", "test"]),
+  ...splits("openai/openai_humaneval", "openai_humaneval", ["test"]),
+  ...splits("HuggingFaceTB/smol-smoltalk", "default", ["train", "test"]),
+];
+
+const HUB = "https://huggingface.co";
+const REFERENCE_FILES = "https://karpathy-public.s3.us-west-2.amazonaws.com";
+const WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master";
+
+/**
+ * Fetches what is missing of one asset, or of all.
+ *
+ * Of all, one that fails does not stop the others.
+ *
+ * @throws {Error} for what could not be had (a later call goes on where this one stopped), or `offline` with something missing.
+ */
+export async function fetchAssets(name: AssetName | "all", given: FetchAssetsOptions): Promise<FetchedAsset[]> {
+  const options = { ...given, baseUrl: given.baseUrl?.replace(/\/+$/, "") };
+  if (name !== "all") return [await fetchAsset(name, options)];
+  const { log = SILENT } = options;
+  const done: FetchedAsset[] = [];
+  const failed: { asset: string; message: string }[] = [];
+  for (const asset of ASSETS) {
+    try {
+      done.push(await fetchAsset(asset, options));
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      const { message } = error as Error;
+      log.warn(message);
+      failed.push({ asset, message });
+    }
+  }
+  if (failed.length > 0) {
+    const names = failed.map(({ asset }) => asset).join(", ");
+    throw new Error(
+      `Cannot fetch ${failed.length} of ${ASSETS.length} (${names}): ${
+        failed[0].message
+      }; run "nanochat data fetch all" ` +
+        "again to go on",
+    );
+  }
+  return done;
+}
+
+async function fetchAsset(name: AssetName, options: FetchAssetsOptions): Promise<FetchedAsset> {
+  const { folder, offline = false, log = SILENT } = options;
+  const path = assetPath(folder, name);
+  if (MISSING[name](path).length === 0) return { name, path, fetched: false };
+  if (offline) {
+    const missing = MISSING[name](path);
+    const more = missing.length > 1 ? ` and ${missing.length - 1} more` : "";
+    throw new Error(`Cannot fetch ${name}: --offline is set, expected "${missing[0]}"${more} to be there`);
+  }
+  using _lock = await WaitLock.acquire(join(folder, `fetch_${name}.lock`), { what: `fetch ${name}`, log });
+  // Another process may have fetched it while this one waited.
+  if (MISSING[name](path).length === 0) return { name, path, fetched: false };
+  log.info(`Fetching ${name} to "${path}"`);
+  await FETCH[name](path, options);
+  return { name, path, fetched: true };
+}
+
+/** What is not there yet; each list is empty once a fetch has ended. */
+const MISSING: Readonly<Record<AssetName, (path: string) => string[]>> = {
+  tasks: (path) => TASK_SETS.map((set) => join(path, taskSetFolder(set))).filter((folder) => !isWholeSet(folder)),
+  "eval-bundle": (path) => [join(path, "core.yaml")].filter((file) => !existsSync(file)),
+  words: (path) => [path].filter((file) => !existsSync(file)),
+  identity: (path) => [path].filter((file) => !existsSync(file)),
+};
+
+const FETCH: Readonly<Record<AssetName, (path: string, options: FetchAssetsOptions) => Promise<void>>> = {
+  tasks: fetchTasks,
+  "eval-bundle": fetchBundle,
+  words: (path, options) =>
+    fetchOne(`${options.baseUrl ?? WORDS}/words_alpha.txt`, path, { options, check: checkWords }),
+  identity: (path, options) => {
+    const url = `${options.baseUrl ?? REFERENCE_FILES}/identity_conversations.jsonl`;
+    return fetchOne(url, path, { options, check: checkJsonLines });
+  },
+};
+
+async function fetchTasks(path: string, options: FetchAssetsOptions): Promise<void> {
+  const { env = Deno.env, log = SILENT } = options;
+  const hub = (options.baseUrl ?? env.get("HF_ENDPOINT") ?? HUB).replace(/\/+$/, "");
+  const token = env.get("HF_TOKEN");
+  for (const [i, set] of TASK_SETS.entries()) {
+    const folder = join(path, taskSetFolder(set));
+    log.progress({ label: "Fetching task sets", done: i, total: TASK_SETS.length, detail: taskSetFolder(set) });
+    if (!isWholeSet(folder)) await fetchTaskSet(set, { folder, hub, token, options });
+  }
+  log.progress({ label: "Fetching task sets", done: TASK_SETS.length, total: TASK_SETS.length });
+}
+
+/** Fetches the files that the hub lists; the manifest comes last, so that a set without one is unfinished. */
+async function fetchTaskSet(
+  { repo, subset, split }: TaskSet,
+  { folder, hub, token, options }: { folder: string; hub: string; token?: string; options: FetchAssetsOptions },
+): Promise<void> {
+  Deno.mkdirSync(folder, { recursive: true });
+  const list = join(folder, "urls.json");
+  await fetchFile(`${hub}/api/datasets/${repo}/parquet/${subset}/${split}`, list, {
+    ...options,
+    token,
+    check: (path) => void readUrls(path),
+  });
+  const urls = readUrls(list);
+  Deno.removeSync(list);
+  const names = urls.map((_, i) => `${String(i).padStart(5, "0")}.parquet`);
+  for (const [i, name] of names.entries()) {
+    const path = join(folder, name);
+    if (isParquet(path)) continue;
+    // The hub chooses where its files lie; only itself is told the secret.
+    const own = new URL(urls[i]).origin === new URL(hub).origin;
+    const check = (temporary: string) => ParquetFile.open(temporary)[Symbol.dispose]();
+    await fetchFile(urls[i], path, { ...options, token: own ? token : undefined, check });
+  }
+  writeWhole(join(folder, "manifest.json"), JSON.stringify(names));
+}
+
+/** Fetches and unpacks the bundle; the folder takes its name when it is whole. */
+async function fetchBundle(path: string, options: FetchAssetsOptions): Promise<void> {
+  if (existsSync(path)) {
+    throw new Error(
+      `Cannot fetch eval-bundle: "${path}" is there without core.yaml, expected no such folder; remove it`,
+    );
+  }
+  const [zip, unpacked] = [`${path}.zip`, `${path}.tmp`];
+  const url = `${options.baseUrl ?? REFERENCE_FILES}/eval_bundle.zip`;
+  await fetchOne(url, zip, { options, check: (temporary) => void listZip(temporary) });
+  remove(unpacked);
+  try {
+    await extractZip(zip, unpacked);
+    const inner = join(unpacked, "eval_bundle");
+    const root = existsSync(inner) ? inner : unpacked;
+    if (!existsSync(join(root, "core.yaml"))) {
+      throw new Error(`Cannot fetch eval-bundle: "${url}" holds no core.yaml, expected the bundle of the CORE metric`);
+    }
+    Deno.renameSync(root, path);
+  } finally {
+    remove(unpacked);
+    remove(zip);
+  }
+}
+
+function fetchOne(
+  url: string,
+  path: string,
+  { options, check }: { options: FetchAssetsOptions; check: (path: string) => void },
+): Promise<void> {
+  const { log = SILENT } = options;
+  let [done, total] = [0, 0];
+  const show = () => {
+    const detail = `${formatBytes(done)} of ${total > 0 ? formatBytes(total) : "?"}`;
+    log.progress({ label: `Fetching ${url.slice(url.lastIndexOf("/") + 1)}`, done, total, detail });
+  };
+  return fetchFile(url, path, {
+    ...options,
+    check,
+    onSize: (size) => void (total = size),
+    onBytes: (bytes) => {
+      done += bytes;
+      show();
+    },
+  });
+}
+
+function readUrls(path: string): string[] {
+  const urls: unknown = JSON.parse(Deno.readTextFileSync(path));
+  const isUrl = (url: unknown) => typeof url === "string" && /^https?:\/\//.test(url) && URL.canParse(url);
+  if (!Array.isArray(urls) || urls.length === 0 || !urls.every(isUrl)) {
+    throw new Error("it is no list of web addresses, expected the files of the Parquet export");
+  }
+  return urls;
+}
+
+function isWholeSet(folder: string): boolean {
+  if (!existsSync(join(folder, "manifest.json"))) return false;
+  return readManifest(folder).every((name) => existsSync(join(folder, name)));
+}
+
+function isParquet(path: string): boolean {
+  if (!existsSync(path)) return false;
+  try {
+    ParquetFile.open(path)[Symbol.dispose]();
+    return true;
+  } catch {
+    return false; // fetched again
+  }
+}
+
+function checkWords(path: string): void {
+  const wrong = Deno.readTextFileSync(path).split("\n").findIndex((word, i, all) =>
+    !/^[a-z]+\r?$/i.test(word) && !(word === "" && i === all.length - 1 && i > 0)
+  );
+  if (wrong >= 0) throw new Error(`line ${wrong + 1} is no word, expected letters only`);
+}
+
+function checkJsonLines(path: string): void {
+  for (const [i, line] of Deno.readTextFileSync(path).trim().split("\n").entries()) {
+    try {
+      if (Array.isArray(JSON.parse(line))) continue;
+    } catch {
+      // said below
+    }
+    throw new Error(`line ${i + 1} is no JSON array, expected one conversation a line`);
+  }
+}
+
+function writeWhole(path: string, text: string): void {
+  Deno.writeTextFileSync(`${path}.tmp`, text);
+  Deno.renameSync(`${path}.tmp`, path);
+}
+
+function remove(path: string): void {
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -1,0 +1,51 @@
+/** Zip files for tests, also such as no honest program makes. */
+import { crc32 } from "node:zlib";
+
+/** An entry of a zip file for a test; what is given besides name and data contradicts the data. */
+export interface ZipEntry {
+  readonly name: string;
+  readonly data?: Uint8Array<ArrayBuffer>;
+  /** Keeps the data as they are. */
+  readonly stored?: boolean;
+  readonly method?: number;
+  readonly flags?: number;
+  readonly mode?: number;
+  readonly crc?: number;
+  readonly sizeBytes?: number;
+}
+
+/** Makes a zip file. */
+export async function makeZip(entries: readonly ZipEntry[]): Promise<Uint8Array<ArrayBuffer>> {
+  const locals: Uint8Array<ArrayBuffer>[] = [], directory: Uint8Array<ArrayBuffer>[] = [];
+  let offset = 0;
+  for (const entry of entries) {
+    const { name, data = new Uint8Array(), stored = false, flags = 0, mode = 0 } = entry;
+    const { method = stored ? 0 : 8, crc = crc32(data), sizeBytes = data.length } = entry;
+    const pack = () =>
+      new Response(new Blob([data]).stream().pipeThrough(new CompressionStream("deflate-raw"))).bytes();
+    const packed = stored ? data : await pack();
+    const label = new TextEncoder().encode(name);
+    const common = (view: DataView, at: number) => {
+      [20, flags, method, 0, 0].forEach((value, i) => view.setUint16(at + 2 * i, value, true));
+      [crc, packed.length, sizeBytes].forEach((value, i) => view.setUint32(at + 10 + 4 * i, value, true));
+      view.setUint16(at + 22, label.length, true);
+    };
+    const local = new DataView(new ArrayBuffer(30));
+    local.setUint32(0, 0x04034b50, true);
+    common(local, 4);
+    const central = new DataView(new ArrayBuffer(46));
+    central.setUint32(0, 0x02014b50, true);
+    common(central, 6);
+    central.setUint32(38, (mode << 16) >>> 0, true);
+    central.setUint32(42, offset, true);
+    locals.push(new Uint8Array(local.buffer), label, packed);
+    directory.push(new Uint8Array(central.buffer), label);
+    offset += 30 + label.length + packed.length;
+  }
+  const end = new DataView(new ArrayBuffer(22));
+  end.setUint32(0, 0x06054b50, true);
+  for (const at of [8, 10]) end.setUint16(at, entries.length, true);
+  end.setUint32(12, directory.reduce((sum, part) => sum + part.length, 0), true);
+  end.setUint32(16, offset, true);
+  return await new Blob([...locals, ...directory, end]).bytes();
+}
