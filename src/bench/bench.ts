@@ -10,6 +10,7 @@ import { Device } from "../tensor/device.ts";
 import { type ComputeType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { lossChunk } from "../tensor/ops.ts";
 import { measureBandwidth, measurePeakFlops } from "../tensor/peak.ts";
+import { Profiler } from "../tensor/profile.ts";
 import { Tape } from "../tensor/tape.ts";
 import { Trainer } from "../train/trainer.ts";
 
@@ -19,6 +20,8 @@ export interface BenchOptions {
   /** 0 = physical cores. */
   readonly threads: number;
   readonly dtype: ComputeType;
+  /** Takes the lines of a table of the time by op; absent = no op is timed. `train` and `infer` have one. */
+  readonly onProfile?: (lines: readonly string[]) => void;
 }
 
 /** Figures of one benchmark. */
@@ -74,8 +77,11 @@ export async function benchTrain(options: TrainBenchOptions): Promise<Figures> {
   using trainer = new Trainer(device, { config, dtype, B, T, gradAccum, optimizer });
   trainer.model.initWeights(SEED);
   const batch = { inputs: randomTokens(B * T, vocabSize), targets: randomTokens(B * T, vocabSize) };
+  const profiler = options.onProfile ? await Profiler.open(device, dtype) : null;
   const stepTimes: number[] = [], optimizerTimes: number[] = [];
   for (let i = -WARMUP; i < steps; i++) {
+    if (i === 0) trainer.tape.costs = profiler?.costs ?? null;
+    if (i === 0) profiler?.start();
     const start = performance.now();
     for (let g = 0; g < gradAccum; g++) trainer.microStep(batch, g);
     await device.wait();
@@ -87,6 +93,8 @@ export async function benchTrain(options: TrainBenchOptions): Promise<Figures> {
     stepTimes.push(end - start);
     optimizerTimes.push(end - middle);
   }
+  profiler?.stop();
+  if (profiler) options.onProfile!(profiler.lines());
   const stepMs = median(stepTimes);
   const tokPerSec = B * T * gradAccum / stepMs * 1e3;
   const flops = flopsPerToken(config) * tokPerSec;
@@ -167,9 +175,14 @@ export async function benchInfer(options: InferBenchOptions): Promise<Figures> {
   };
   await feed(prompt, promptTokens);
   cache.lengths.fill(0);
+  const profiler = options.onProfile ? await Profiler.open(device, dtype) : null;
+  tape.costs = profiler?.costs ?? null;
+  profiler?.start();
   const prefillMs = await feed(prompt, promptTokens);
   const times: number[] = [];
   for (let i = 0; i < newTokens; i++) times.push(await feed(next, 1));
+  profiler?.stop();
+  if (profiler) options.onProfile!(profiler.lines());
   const decodeMs = median(times);
   const weights = (parameterCount(config) - config.vocabSize * config.nEmbd) * dtypeBytes(dtype);
   const bytes = weights + KVCache.bytes(config, { rows: B, capacity: promptTokens + newTokens / 2, dtype });

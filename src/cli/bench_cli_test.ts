@@ -32,6 +32,16 @@ for (const [form, args, keys] of FORMS) {
   });
 }
 
+Deno.test("NC_PROFILE=1 nanochat bench infer prints the time by op to stderr", async () => {
+  const args = ["bench", "infer", ...SIZES, "--prompt-tokens=8", "--new-tokens=4", "--json"];
+  const { code, stdout, stderr } = await nanochat(args, { env: { NC_PROFILE: "1" } });
+  assertEquals(code, 0, stderr);
+  assertEquals(stdout.trim().split("\n").length, 1, stdout);
+  const calls = (op: string) => Number(new RegExp(`"${op} +(\\d+) `).exec(stderr)?.[1]);
+  assertEquals(calls("attention_cached_fwd"), 5, stderr); // one layer: the prompt, then four tokens
+  assertEquals(calls("linear_fwd"), 5 * 7, stderr); // six maps of the layer and the head
+});
+
 Deno.test("nanochat bench tokenizer measures a text, and asks for one", () =>
   withFolder(async (folder) => {
     const file = join(folder, "text.txt");

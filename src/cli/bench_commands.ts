@@ -8,6 +8,7 @@ import { listShards, splitShards } from "../data/dataset.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { chooseComputeType, Device } from "../tensor/device.ts";
 import { COMPUTE_TYPES } from "../tensor/dtype.ts";
+import { wantsProfile } from "./command.ts";
 import type { Terminal } from "./progress.ts";
 
 /** What a form of the command was given, flags in camel case. */
@@ -43,14 +44,18 @@ function start(): Promise<Figures> {
   return benchStart([program, "--version"]);
 }
 
-async function figures(form: string, values: BenchValues): Promise<Figures> {
+async function figures(
+  form: string,
+  values: BenchValues,
+  onProfile: BenchOptions["onProfile"],
+): Promise<Figures> {
   if (form === "start") return await start();
   if (form === "loader") return await loader(values);
   if (form === "tokenizer") {
     const text = await Deno.readTextFile(values.text as string);
     return await benchTokenizer({ text, vocabSize: values.vocabSize as number, threads: values.threads as number });
   }
-  return await FORMS[form]({ ...values, ...deviceOptions(values) } as never);
+  return await FORMS[form]({ ...values, ...deviceOptions(values), onProfile } as never);
 }
 
 /** Runs one form and shows its figures. */
@@ -58,7 +63,10 @@ export async function runBench(
   form: string,
   { values, terminal }: { values: BenchValues; terminal: Terminal },
 ): Promise<void> {
-  const measured = await figures(form, values);
+  const onProfile = wantsProfile()
+    ? (lines: readonly string[]) => lines.forEach((line) => terminal.info(line))
+    : undefined;
+  const measured = await figures(form, values, onProfile);
   const shown = Object.entries(measured).map(([name, value]) => {
     const text = typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(5) : String(value);
     return `${name.padEnd(22)} ${text}`;

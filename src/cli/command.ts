@@ -65,3 +65,8 @@ export function command<F extends FlagTable>(row: Command<F>): Command {
 export function allFlags(row: Command): Readonly<Record<string, Flag>> {
   return { ...row.flags, ...COMMON_FLAGS };
 }
+
+/** Whether the environment asks for a table of the time by op (`NC_PROFILE=1`). */
+export function wantsProfile(): boolean {
+  return Deno.env.get("NC_PROFILE") === "1";
+}

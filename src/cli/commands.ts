@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
@@ -129,7 +129,7 @@ export const COMMANDS: readonly Command[] = [
   command({
     name: "train",
     summary: "trains a base model on shards; --depth is the one dial",
-    flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR },
+    flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR, ...PRICE },
     stoppable: true,
     run: async (invocation) => await (await import("./train_command.ts")).train(invocation),
   }),

@@ -54,6 +54,14 @@ export const REPORT = {
 
 const SEVERAL = { check: atLeast(1) };
 
+/** What the machine costs. */
+export const PRICE = {
+  "price-per-hour": float(undefined, {
+    help: "price of the machine: progress and result tell the cost",
+    check: atLeast(0),
+  }),
+} as const satisfies FlagTable;
+
 /** Base pretraining: names and defaults of the reference where it has the flag. */
 export const TRAIN = {
   run: string("dummy", { help: "name of the run, in logs and checkpoints", env: ["WANDB_RUN"] }),

@@ -41,8 +41,13 @@ Deno.test("nanochat train stops at SIGINT with a checkpoint, exit 75, and --resu
     assertStringIncludes(refused.stderr, "--overwrite");
     const resumed = await nanochat(["train", "--model-tag=a", "--resume"], { env });
     assertEquals(resumed.code, 0, resumed.output);
-    const whole = await nanochat(["train", ...FLAGS, ...steps, "--model-tag=b", "--json"], { env });
-    assertEquals(JSON.parse(whole.stdout).steps, 400);
+    const priced = ["train", ...FLAGS, ...steps, "--model-tag=b", "--price-per-hour=3", "--json"];
+    const whole = await nanochat(priced, { env: { ...env, NC_PROFILE: "1" } });
+    const { steps: count, total_time_ms, cost } = JSON.parse(whole.stdout);
+    assertEquals(count, 400);
+    assert(cost >= 3 * total_time_ms / 3.6e6 && cost < 3, `cost ${cost} after ${total_time_ms} ms of updates`);
+    assert(/"level":"progress".* MiB \| \$[\d.]+ of about \$[\d.]+"/.test(whole.stderr), whole.stderr);
+    assert(/"message":"linear_bwd_w +1?\d+ /.test(whole.stderr), whole.stderr); // the table of NC_PROFILE
     const losses = (tag: string) =>
       readEvents(join(base, "checkpoints", "base", tag, "events.jsonl")).filter(({ kind }) => kind === "step")
         .map(({ step, loss }) => [step, loss]);

@@ -3,8 +3,9 @@ import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDi
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "../train/base_flags.ts";
 import { reportBaseTraining } from "../report/stages.ts";
 import { baseTrain } from "../train/base_train.ts";
-import type { Invocation } from "./command.ts";
-import type { DATA_DIR, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { money } from "../train/run_clock.ts";
+import { type Invocation, wantsProfile } from "./command.ts";
+import type { DATA_DIR, PRICE, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { camelCase, type FlagValue } from "./flags.ts";
 import type { Setting } from "./parse.ts";
 import { RunLog } from "./run_log.ts";
@@ -23,7 +24,9 @@ export function trainFlags(values: Readonly<Record<string, FlagValue | undefined
 
 /** Trains a base model; 75 where the user stopped it after its checkpoint was written. */
 export async function train(
-  { values, settings, terminal, stop }: Invocation<typeof TRAIN & typeof DATA_DIR & typeof TOKENIZER_DIR>,
+  { values, settings, terminal, stop }: Invocation<
+    typeof TRAIN & typeof DATA_DIR & typeof TOKENIZER_DIR & typeof PRICE
+  >,
 ): Promise<number> {
   const base = resolveBaseDir(values.baseDir);
   const folders = foldersOf(base);
@@ -40,14 +43,20 @@ export async function train(
     log,
     stop,
     explicit: explicitFlags(settings),
+    profile: wantsProfile(),
+    pricePerHour: values.pricePerHour,
   });
-  const { step, steps, stopped, valBpb, minValBpb, totalTimeMs } = result;
+  const { step, steps, stopped, valBpb, minValBpb, totalTimeMs, cost } = result;
   if (!stopped) reportBaseTraining(folders.report, { flags: trainFlags(values), ...result });
   const bpb = valBpb === null
     ? ""
     : `, validation ${valBpb.toFixed(4)} bits per byte (lowest ${minValBpb?.toFixed(4)})`;
-  const object = { folder, step, steps, stopped, val_bpb: valBpb, min_val_bpb: minValBpb, total_time_ms: totalTimeMs };
-  terminal.result(`base/${tag}: step ${step} of ${steps}${bpb}, ${(totalTimeMs / 60e3).toFixed(1)} minutes`, object);
+  const figures = { val_bpb: valBpb, min_val_bpb: minValBpb, total_time_ms: totalTimeMs, cost };
+  const paid = cost === undefined ? "" : `, ${money(cost)}`;
+  terminal.result(
+    `base/${tag}: step ${step} of ${steps}${bpb}, ${(totalTimeMs / 60e3).toFixed(1)} minutes${paid}`,
+    { folder, step, steps, stopped, ...figures },
+  );
   if (!stopped) return EXIT.DONE;
   const choice = values.modelTag ? `--model-tag=${values.modelTag}` : `--depth=${values.depth}`;
   log.info(`Stopped after step ${step}; go on with: nanochat train ${choice} --resume`);

@@ -27,7 +27,9 @@ import { EventLog } from "../report/events.ts";
 import { chooseComputeType, Device } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { measurePeakFlops } from "../tensor/peak.ts";
+import { Profiler } from "../tensor/profile.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { RunClock } from "./run_clock.ts";
 import { mergeFlags, type StageFlags, storedFlags } from "./stage_flags.ts";
 import { type MicroBatch, Trainer } from "./trainer.ts";
 
@@ -41,6 +43,10 @@ export interface TrainContext {
   readonly stop: AbortSignal;
   /** Names of flags (camelCase) that the user gave. */
   readonly explicit?: ReadonlySet<string>;
+  /** Times every op of the updates and shows a table at the end. */
+  readonly profile?: boolean;
+  /** Price of an hour of the machine: progress tells the cost. */
+  readonly pricePerHour?: number;
   /** Called after each update. */
   readonly onStep?: (step: StepReport) => void;
 }
@@ -77,6 +83,10 @@ export interface TrainResult {
   readonly minValBpb: number | null;
   /** Time of all updates, those before a resume included; evaluation and saving do not count. */
   readonly totalTimeMs: number;
+  /** Time that the machine was held, evaluation and saving included. */
+  readonly wallTimeMs: number;
+  /** What that costs; undefined without a price. */
+  readonly cost?: number;
 }
 
 /** A micro-batch whose tokens can be told apart from others'. */
@@ -156,6 +166,7 @@ interface LoopState {
   smoothLoss: number;
   updates: number;
   totalTimeMs: number;
+  wallTimeMs?: number; // absent in checkpoints of earlier versions
 }
 
 /** Everything that is open while a run trains. */
@@ -172,11 +183,19 @@ export class TrainSession implements AsyncDisposable {
   readonly #events: EventLog;
   #peakFlops: number;
   readonly #loop: LoopState;
+  readonly #clock: RunClock;
+  readonly #profiler: Profiler | null;
+  #updates = 0; // of this attempt
   #saved: CheckpointMeta | undefined;
 
   private constructor(
     options: SessionOptions,
-    { trainer, events, peakFlops }: { trainer: Trainer; events: EventLog; peakFlops: number },
+    { trainer, events, peakFlops, profiler }: {
+      trainer: Trainer;
+      events: EventLog;
+      peakFlops: number;
+      profiler: Profiler | null;
+    },
   ) {
     const { resumed } = options.start;
     this.#options = options;
@@ -184,10 +203,13 @@ export class TrainSession implements AsyncDisposable {
     this.trainer = trainer;
     this.#events = events;
     this.#peakFlops = peakFlops;
+    this.#profiler = profiler;
+    trainer.tape.costs = profiler?.costs ?? null;
     this.step = resumed?.step ?? 0;
     this.#loop = resumed
       ? { ...resumed.loop as unknown as LoopState }
       : { minValBpb: null, smoothLoss: 0, updates: 0, totalTimeMs: 0 };
+    this.#clock = new RunClock({ beforeMs: this.#loop.wallTimeMs, pricePerHour: options.cx.pricePerHour });
   }
 
   /** Opens device and model, fills or loads the weights, and checks that the next checkpoint will fit. */
@@ -209,12 +231,13 @@ export class TrainSession implements AsyncDisposable {
     else await options.init(trainer.model);
     checkSpace({ folder, model: masterTensors(trainer.model), optimizer: stateTensors(trainer), io: nativeIo(device) });
     const peakFlops = await measurePeakFlops(device, dtype);
+    const profiler = options.cx.profile ? await Profiler.open(device, dtype) : null;
     const events = resumed
       ? EventLog.resume(folder, { run: flags.run, step: resumed.step, log })
       : EventLog.create(folder, log);
     announce({ log, trainer, dtype, peakFlops });
     log.info(resumed ? `Resuming step ${resumed.step} in "${folder}"` : `Checkpoints go to "${folder}"`);
-    return new TrainSession(options, { trainer, events, peakFlops });
+    return new TrainSession(options, { trainer, events, peakFlops, profiler });
   }
 
   /** Position in the data behind the checkpoint that was resumed; undefined at a fresh start. */
@@ -242,6 +265,7 @@ export class TrainSession implements AsyncDisposable {
     const start = performance.now();
     const hashes: string[] = [];
     let tokens = 0;
+    this.#profiler?.start();
     for (let i = 0; i < trainer.options.gradAccum; i++) {
       const batch = await next();
       if (batch.hash !== undefined) hashes.push(batch.hash);
@@ -250,12 +274,14 @@ export class TrainSession implements AsyncDisposable {
     }
     trainer.update(schedule);
     const result = await trainer.results();
+    this.#profiler?.stop();
     if (!result.finite) throw await this.#notFinite(result.losses);
 
     const timeMs = performance.now() - start;
     const loss = result.losses.at(-1)!;
     const loop = this.#loop;
     loop.updates++;
+    this.#updates++;
     loop.smoothLoss = 0.9 * loop.smoothLoss + 0.1 * loss;
     loop.totalTimeMs += timeMs;
     const smoothLoss = loop.smoothLoss / (1 - 0.9 ** loop.updates);
@@ -315,7 +341,7 @@ export class TrainSession implements AsyncDisposable {
         flags: storedFlags(flags),
         loader,
         rng: { seed: flags.seed },
-        loop: { ...this.#loop },
+        loop: { ...this.#loop, wallTimeMs: this.#clock.wallMs },
       },
       keep: flags.keep,
       tokenizerFolder: tokenizerDir,
@@ -328,7 +354,7 @@ export class TrainSession implements AsyncDisposable {
   async amend(): Promise<void> {
     const { start: { folder } } = this.#options;
     if (this.#saved?.step !== this.step) return;
-    this.#saved = { ...this.#saved, valBpb: this.valBpb, loop: { ...this.#loop } };
+    this.#saved = { ...this.#saved, valBpb: this.valBpb, loop: { ...this.#loop, wallTimeMs: this.#clock.wallMs } };
     await amendMeta(nativeIo(this.device), { folder, meta: this.#saved });
   }
 
@@ -336,16 +362,21 @@ export class TrainSession implements AsyncDisposable {
   finish(steps: number): TrainResult {
     const { start: { folder, flags } } = this.#options;
     this.#events.append({ kind: "end", run: flags.run, step: this.step, steps });
+    for (const line of this.#profiler?.lines() ?? []) this.#options.cx.log.info(line);
     const { minValBpb, totalTimeMs } = this.#loop;
     const stopped = this.stopping && this.step < steps;
-    return { folder, step: this.step, steps, stopped, valBpb: this.valBpb, minValBpb, totalTimeMs };
+    const { wallMs: wallTimeMs, cost } = this.#clock;
+    return { folder, step: this.step, steps, stopped, valBpb: this.valBpb, minValBpb, totalTimeMs, wallTimeMs, cost };
   }
 
   #progress(report: StepReport, { gradNorm, timeMs }: { gradNorm: number; timeMs: number }): void {
     const { loss, smoothLoss, tokPerSec, mfu, step, steps } = report;
+    const memory = this.device.memory().peak / 2 ** 20;
+    const cost = this.#clock.costText({ done: this.#updates, left: steps - step - 1 });
     const detail =
       `loss ${smoothLoss.toFixed(4)} (${loss.toFixed(4)}) | norm ${gradNorm.toFixed(3)} | ${timeMs.toFixed(0)} ms | ` +
-      `${Math.round(tokPerSec).toLocaleString("en-US")} tok/s | mfu ${(100 * mfu).toFixed(1)} %`;
+      `${Math.round(tokPerSec).toLocaleString("en-US")} tok/s | mfu ${(100 * mfu).toFixed(1)} % | ` +
+      `${count(memory)} MiB${cost === undefined ? "" : ` | ${cost}`}`;
     this.#options.cx.log.progress({ label: "Training", done: step + 1, total: steps, detail });
   }
 
