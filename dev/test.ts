@@ -21,7 +21,8 @@ export interface Count {
 /** Reads the results of one kind of test program from what it printed; undefined where it printed none. */
 export type Reader = (output: string) => Count | undefined;
 
-interface Step {
+/** One program of a tier. */
+export interface Step {
   readonly name: string;
   readonly command: string;
   readonly args: readonly string[];
@@ -123,7 +124,8 @@ function check(name: string, command: string, args: string[]): Step {
   return { name, command, args };
 }
 
-function denoTest(kind: Kind, name: string): Step {
+/** Runs the test files of one kind. */
+export function denoTest(kind: Kind, name: string): Step {
   const files = testFiles(kind);
   // Without a file `deno test` would run every test of the tree; a tier that lost its tests must not pass.
   const args = files.length > 0
@@ -165,7 +167,8 @@ const cargoTest = (name: string, extra: string[]): Step => ({
   read: readCargo,
 });
 
-const parity = (): Step => ({
+/** Compares with golden data. */
+export const parity = (): Step => ({
   name: "parity",
   command: DENO,
   args: ["run", "-A", "--no-check", LOCK, "dev/parity/main.ts"],
@@ -179,13 +182,14 @@ function stepsOf(tier: string): Step[] {
     case "ok":
       return unit();
     case "test":
-      return [...unit(), parity(), denoTest("cli", "command line")];
+      return [...unit(), denoTest("conformance", "conformance"), parity(), denoTest("cli", "command line")];
     case "parity":
       return [parity()];
     case "slow":
       return [
         cargoTest("Rust slow tests", ["--", "--ignored"]),
         denoTest("slow", "slow tests"),
+        check("coverage", DENO, ["run", "-A", LOCK, "dev/coverage.ts"]),
         check("mutants", DENO, ["run", "-A", LOCK, "dev/mutate.ts"]),
       ];
     case "data":
