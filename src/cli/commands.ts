@@ -4,7 +4,7 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, SYNTH, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
@@ -92,6 +92,15 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ positional, values, terminal }) => {
       await (await import("./data_commands.ts")).fetchData(positional[0], { ...values, terminal });
     },
+  }),
+  command({
+    name: "data synth",
+    summary:
+      "makes conversations about a persona with a model behind an OpenAI-compatible server; goes on where it stopped",
+    flags: SYNTH,
+    stoppable: true,
+    run: async ({ values, terminal, stop }) =>
+      await (await import("./synth_command.ts")).synth({ ...values, terminal, stop }),
   }),
   command({
     name: "tokenizer train",

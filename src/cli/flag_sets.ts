@@ -28,6 +28,24 @@ export const FETCH = {
   "data-dir": string(undefined, { help: "folder to fetch into; without it the base folder" }),
 } as const satisfies FlagTable;
 
+/** Conversations made by another model. */
+export const SYNTH = {
+  persona: string(undefined, { help: "text file about who the model is to be" }),
+  url: string(undefined, {
+    help: "server such as https://openrouter.ai/api/v1; requests go to /chat/completions below it",
+  }),
+  model: string(undefined, { help: "model of the server that writes the conversations" }),
+  "num-conversations": int(1000, { help: "rows that the file has at the end", short: "n", check: atLeast(1) }),
+  "num-workers": int(4, { help: "requests at a time", short: "w", check: atLeast(1) }),
+  temperature: float(1, { help: "variety of the writing", short: "t", check: atLeast(0) }),
+  "key-env": string("OPENAI_API_KEY", {
+    help: "environment variable that holds the server's key; it is never written",
+  }),
+  out: string(undefined, {
+    help: "JSON lines to append to; without it the base folder's identity_conversations.jsonl",
+  }),
+} as const satisfies FlagTable;
+
 const TYPES = ["", "fp32", "float32", "f32", "bf16", "bfloat16"] as const;
 
 /** Where a command computes. */

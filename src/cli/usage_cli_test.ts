@@ -32,6 +32,7 @@ const WRONG: [string, string[], string][] = [
   ["a value of the wrong kind", ["data", "make", "x", "--seed=four"], "expected a whole number"],
   ["a flag before the command", ["--json", "models"], "flags follow the command"],
   ["an asset that is none", ["data", "fetch", "task"], 'did you mean "tasks"?'],
+  ["no persona", ["data", "synth", "--model=m"], "expected --persona=FILE"],
   ["a size for a recipe", ["run", "d4"], '"d4" is the size of a model'],
   ["a missing argument", ["data", "make"], "is missing"],
 ];
