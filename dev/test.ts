@@ -30,6 +30,10 @@ export interface Step {
   readonly read?: Reader;
   /** Prints all output and not only that of a failure. */
   readonly show?: boolean;
+  /** Variables of the step beside those of the tier. */
+  readonly env?: Record<string, string>;
+  /** Says what this machine lacks for the step, after the build: it counts as skipped, with this line. */
+  readonly lacks?: () => Promise<string | undefined>;
 }
 
 type Kind = "unit" | "cli" | "slow" | "data" | "peers" | "full_peers" | "conformance";
@@ -167,14 +171,83 @@ const cargoTest = (name: string, extra: string[]): Step => ({
   read: readCargo,
 });
 
-/** Compares with golden data. */
-export const parity = (): Step => ({
+/** Compares with golden data: all folders, or only some. */
+export const parity = (folders: string[] = []): Step => ({
   name: "parity",
   command: DENO,
-  args: ["run", "-A", "--no-check", LOCK, "dev/parity/main.ts"],
+  args: ["run", "-A", "--no-check", LOCK, "dev/parity/main.ts", ...folders],
   read: readOwn,
   show: true,
 });
+
+/** Instruction sets of `ffi/src/cpu/isa.rs`; those above the CPU's best one are skipped by name. */
+const ISAS = ["portable", "avx2", "avx512", "avx512bf16"];
+
+/** The best code and every lower one: Rust tests, conformance, and the parity of a model and of a training run. */
+function isaSteps(): Step[] {
+  return ISAS.flatMap((isa) => {
+    const env = { NANOCHAT_CPU_ISA: isa };
+    const lacks = async () => {
+      const { Device } = await import("../src/tensor/device.ts");
+      using device = Device.open("cpu");
+      return device.info().features.includes(isa) ? undefined : `this CPU has no ${isa}`;
+    };
+    return [
+      { ...cargoTest(`Rust, ${isa}`, ["--", "--include-ignored"]), env, lacks },
+      { ...denoTest("conformance", `conformance, ${isa}`), env, lacks },
+      { ...parity(["gpt_tiny", "train_run"]), name: `parity, ${isa}`, show: false, env, lacks },
+    ];
+  });
+}
+
+/** `cargo test` under AddressSanitizer, optimised, with checked arithmetic; RUSTC_BOOTSTRAP lets a stable compiler take the flag. */
+const ASAN = {
+  args: ["test", "--release", "--locked", ...CARGO_AT, "--lib", "--tests"].concat([
+    ...["--target", Deno.build.target],
+    ...["--target-dir", "ffi/target/asan"],
+  ]),
+  env: {
+    RUSTC_BOOTSTRAP: "1",
+    RUSTFLAGS: "-Zsanitizer=address",
+    CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS: "true",
+    CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS: "true",
+    // The library answers "out of memory" where the system refuses a block; the sanitizer would end the process instead.
+    ASAN_OPTIONS: "allocator_may_return_null=1:detect_leaks=1",
+  },
+};
+
+/** The random tests, ten times as long as in `ok` and from another seed each time (`NANOCHAT_TEST_SEED` repeats one). */
+function randomSteps(): Step[] {
+  const seed = Deno.env.get("NANOCHAT_TEST_SEED") ?? String(crypto.getRandomValues(new Uint16Array(1))[0]);
+  const files = testFiles("unit").filter((file) =>
+    /testRuns|checkMutations/.test(Deno.readTextFileSync(join(ROOT, file)))
+  );
+  return [
+    {
+      name: `random tests, seed ${seed}`,
+      command: DENO,
+      args: ["test", "-A", "--no-check", LOCK, ...files],
+      read: readDeno,
+      env: { NANOCHAT_TEST_FACTOR: "10", NANOCHAT_TEST_SEED: seed },
+    },
+    { ...cargoTest("Rust random tests", ["bpe::"]), env: { PROPTEST_CASES: "20000" } },
+    {
+      ...cargoTest("Rust damaged files", ["--test", "parquet", "damaged"]),
+      env: { NANOCHAT_TEST_SEED: seed },
+    },
+  ];
+}
+
+function slowSteps(): Step[] {
+  const asan: Step = {
+    name: "Rust, AddressSanitizer",
+    command: "cargo",
+    args: ASAN.args,
+    env: ASAN.env,
+    read: readCargo,
+  };
+  return [denoTest("slow", "slow tests"), ...randomSteps(), ...isaSteps(), asan];
+}
 
 function stepsOf(tier: string): Step[] {
   const unit = () => [...staticSteps(), cargoTest("Rust unit tests", []), denoTest("unit", "unit tests")];
@@ -187,8 +260,7 @@ function stepsOf(tier: string): Step[] {
       return [parity()];
     case "slow":
       return [
-        cargoTest("Rust slow tests", ["--", "--ignored"]),
-        denoTest("slow", "slow tests"),
+        ...slowSteps(),
         check("coverage", DENO, ["run", "-A", LOCK, "dev/coverage.ts"]),
         check("mutants", DENO, ["run", "-A", LOCK, "dev/mutate.ts"]),
       ];
@@ -207,12 +279,18 @@ function stepsOf(tier: string): Step[] {
 async function build(tier: string): Promise<void> {
   await setup((line) => console.log(line));
   if (tier.startsWith("peers")) await preparePeers(tier === "peers" ? "full" : "quick");
-  if (tier !== "ok" && tier !== "test") return;
-  const lint = ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT];
-  for (const args of [lint, ["test", "--release", "--locked", "--no-run", ...CARGO_AT]]) {
+  const lint = { args: ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT] };
+  const tests = { args: ["test", "--release", "--locked", "--no-run", ...CARGO_AT] };
+  const asan = { args: [...ASAN.args, "--no-run"], env: ASAN.env };
+  const builds: Record<string, { args: string[]; env?: Record<string, string> }[]> = {
+    ok: [lint, tests],
+    test: [lint, tests],
+    slow: [tests, asan],
+  };
+  for (const { args, env } of builds[tier] ?? []) {
     // A failure here comes again, with its output, in the step that it belongs to.
-    const { seconds } = await runChild({ command: "cargo", args, cwd: ROOT, deadlineMs: 20 * 60_000 });
-    console.log(`${`cargo ${args[0]}`.padEnd(44)} ${seconds.toFixed(1)} s`);
+    const { seconds } = await runChild({ command: "cargo", args, env, cwd: ROOT, deadlineMs: 40 * 60_000 });
+    console.log(`${`cargo ${args[0]}${env ? ", AddressSanitizer" : ""}`.padEnd(44)} ${seconds.toFixed(1)} s`);
   }
 }
 
@@ -242,8 +320,14 @@ async function runTier(tier: string): Promise<Count> {
   await build(tier);
   console.log(`\nTests of "${tier}"`);
   let seconds = 0;
-  for (const { name, command, args, read, show } of steps) {
-    const env = { NO_COLOR: "1", CARGO_TERM_COLOR: "never" };
+  for (const { name, command, args, read, show, lacks, env: own } of steps) {
+    const lacking = await lacks?.();
+    if (lacking !== undefined) {
+      total.skipped++;
+      console.log(`skipped: ${name}, ${lacking}`);
+      continue;
+    }
+    const env = { NO_COLOR: "1", CARGO_TERM_COLOR: "never", ...own };
     const ended = await runChild({ command, args, cwd: ROOT, env, deadlineMs: 2 * budget * 1000 });
     const count = countStep(ended, read);
     seconds += ended.seconds;

@@ -336,7 +336,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(600))]
+        #![proptest_config(crate::bpe::cases(600))]
 
         #[test]
         fn encode_matches_the_definition(text in text()) {

@@ -36,6 +36,13 @@ pub type EncoderHandle = Handle<Arc<Encoder>>;
 /// What stands behind the handle of encoded documents.
 pub type EncodedHandle = Handle<Encoded>;
 
+/// How often a random test repeats: `least`, in the slow tier `PROPTEST_CASES`.
+#[cfg(test)]
+fn cases(least: u32) -> proptest::prelude::ProptestConfig {
+    let config = proptest::prelude::ProptestConfig::default();
+    proptest::prelude::ProptestConfig { cases: config.cases.max(least), ..config }
+}
+
 /// The elements of a JavaScript buffer.
 ///
 /// # Safety

@@ -335,7 +335,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(crate::bpe::cases(2000))]
 
         #[test]
         fn split_by_hand_matches_the_regex(text in mixed(), digits in 1usize..4) {

@@ -265,7 +265,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
+        #![proptest_config(crate::bpe::cases(400))]
 
         #[test]
         fn train_matches_the_definition(
