@@ -119,6 +119,20 @@ export const COMMANDS: readonly Command[] = [
     },
   }),
   command({
+    name: "tokenizer eval",
+    summary:
+      "measures bytes per token over seven kinds of text, beside GPT-2 and GPT-4 where their rank files are given",
+    flags: {
+      "gpt2-ranks": string(undefined, { help: "rank file of GPT-2, lines of base64 and rank as tiktoken reads them" }),
+      "gpt4-ranks": string(undefined, { help: "rank file of GPT-4 (cl100k_base)" }),
+      ...DATA_DIR,
+      ...TOKENIZER_DIR,
+    },
+    run: async ({ values, terminal }) => {
+      await (await import("./tokenizer_commands.ts")).evaluate({ ...values, terminal });
+    },
+  }),
+  command({
     name: "tokenizer show",
     summary: "shows the tokens of a text or a conversation, with ids, and what is trained on",
     positional: [{ name: "TEXT", help: "text to cut into tokens", optional: true }],

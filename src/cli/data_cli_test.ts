@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
 
@@ -23,6 +23,25 @@ Deno.test("nanochat goes from text to shards to tokens, and never writes over sh
     assertEquals(tokens.map(({ text }) => text).join(""), "the fox \u001b[31m");
     const plain = await nanochat(["tokenizer", "show", "\u001b"], { env });
     assertEquals(plain.stdout, "27\t\u241b\n");
+    const ranks = join(folder, "bytes.tiktoken");
+    const line = (byte: number) => `${btoa(String.fromCharCode(byte))} ${byte}\n`;
+    await Deno.writeTextFile(ranks, Array.from({ length: 256 }, (_, byte) => line(byte)).join(""));
+    const measured = await nanochat(["tokenizer", "eval", `--gpt2-ranks=${ranks}`, "--json"], { env });
+    assertEquals(measured.code, 0, measured.stderr);
+    const figures = JSON.parse(measured.stdout);
+    const kinds = ["news", "korean", "code", "math", "science", "train", "val"];
+    for (const kind of kinds) assert(figures[`${kind}_bytes_per_token`] >= 1, measured.stdout);
+    // Those ranks are bytes alone: what ours saves beside them follows from its own ratio.
+    const saved = 100 * (1 - 1 / figures.train_bytes_per_token);
+    assertAlmostEquals(figures.train_saved_percent_gpt2, saved, 1e-9);
+    assert(saved > 10 && !("train_saved_percent_cl100k_base" in figures), measured.stdout);
+    const tables = await Deno.readTextFile(join(env.NANOCHAT_BASE_DIR, "eval", "tokenizer_eval.md"));
+    for (const kind of kinds) assertStringIncludes(tables, `| ${kind} | `);
+    assertStringIncludes(tables, "### Comparison with GPT-2");
+    assertStringIncludes((await nanochat(["report"], { env })).output, "card");
+    const foreign = await nanochat(["tokenizer", "eval", `--gpt4-ranks=${join(folder, "0.txt")}`], { env });
+    assertEquals(foreign.code, 1);
+    assertStringIncludes(foreign.stderr, "Cannot read the ranks of cl100k_base");
     const again = await nanochat(["data", "make", folder], { env });
     assertEquals([again.code, again.stdout], [1, ""]);
     assertStringIncludes(again.stderr, "expected an empty folder");

@@ -1,13 +1,22 @@
-/** `nanochat tokenizer`: trains one on shards, and shows what it makes of a text or a conversation. */
-import { resolve } from "@std/path";
+/** `nanochat tokenizer`: trains one on shards, measures how well it compresses, and shows what it makes of a text or a conversation. */
+import { join, resolve } from "@std/path";
 import { cyan, dim, green, inverse, red } from "@std/fmt/colors";
 import { chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { type Conversation, renderConversation } from "../data/conversation.ts";
 import { documents, listShards, splitShards } from "../data/dataset.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import {
+  compareTokenizers,
+  type CompressionRow,
+  compressionTable,
+  evalTexts,
+  measureTokenizer,
+  ratioTable,
+} from "../eval/tok_eval.ts";
+import { type PublishedName, publishedTokenizer } from "../interop/tiktoken.ts";
 import { FolderLock } from "../model/lock.ts";
 import { checkTokenizerUnused } from "../model/models.ts";
-import { reportTokenizer } from "../report/stages.ts";
+import { reportTokenizer, reportTokenizerEval } from "../report/stages.ts";
 import { trainTokenizer } from "../train/tok_train.ts";
 import { printable } from "./printable.ts";
 import type { Terminal } from "./progress.ts";
@@ -51,6 +60,63 @@ export async function train(
       `from ${chars} characters of ${count} documents in ${trainTimeSec.toFixed(1)} s: ${out}`,
     { folder: out, vocabSize: tokenizer.vocabSize, ...stats },
   );
+}
+
+/** Name of the tables in `eval/`. */
+const EVAL_FILE = "tokenizer_eval.md";
+
+/** Vocabularies to compare with, by the flag that names their rank file. */
+const BASELINES: readonly { flag: "gpt2Ranks" | "gpt4Ranks"; title: string; name: PublishedName }[] = [
+  { flag: "gpt2Ranks", title: "GPT-2", name: "gpt2" },
+  { flag: "gpt4Ranks", title: "GPT-4", name: "cl100k_base" },
+];
+
+/** Measures bytes per token over seven kinds of text, and what is saved beside the vocabularies whose rank files are given. */
+export async function evaluate(
+  values: {
+    baseDir?: string;
+    dataDir?: string;
+    tokenizerDir?: string;
+    gpt2Ranks?: string;
+    gpt4Ranks?: string;
+    terminal: Terminal;
+  },
+): Promise<void> {
+  const { terminal } = values;
+  const started = performance.now();
+  const base = resolveBaseDir(values.baseDir);
+  const [data, chosen] = [chooseData(base, values.dataDir), chooseTokenizer(base, values.tokenizerDir)];
+  terminal.info(`Shards in "${data.folder}" (${data.why}), tokenizer in "${chosen.folder}" (${chosen.why})`);
+  using ours = await Tokenizer.load(chosen.folder);
+  const texts = await evalTexts(splitShards(listShards(data.folder)));
+  const rows = await measureTokenizer(ours, texts);
+  const figures: Record<string, number> = {};
+  for (const { name, ourRatio } of rows) figures[`${name}_bytes_per_token`] = ourRatio;
+  const tables = [ratioTable(rows)];
+  for (const { flag, title, name } of BASELINES) {
+    const path = values[flag];
+    if (path === undefined) continue;
+    using theirs = await readRanks(path, name);
+    const compared: CompressionRow[] = await compareTokenizers({ ours, theirs }, texts);
+    for (const row of compared) figures[`${row.name}_saved_percent_${name}`] = row.savedPercent;
+    tables.push(compressionTable(title, compared));
+  }
+  const folders = foldersOf(base);
+  const file = join(folders.eval, EVAL_FILE);
+  Deno.mkdirSync(folders.eval, { recursive: true });
+  Deno.writeTextFileSync(file, `## Tokenizer evaluation\n\n${tables.join("\n")}`);
+  const flags = { gpt2Ranks: values.gpt2Ranks, gpt4Ranks: values.gpt4Ranks };
+  reportTokenizerEval(folders.report, { flags, sec: (performance.now() - started) / 1000, figures });
+  terminal.result(tables.join("\n").trimEnd(), { file, vocab_size: ours.vocabSize, ...figures });
+  terminal.info(`Every text came back unchanged; the tables are in "${file}"`);
+}
+
+async function readRanks(path: string, name: PublishedName): Promise<Tokenizer> {
+  try {
+    return await publishedTokenizer(name, Deno.readTextFileSync(path));
+  } catch (cause) {
+    throw new Error(`Cannot read the ranks of ${name} from "${path}": ${(cause as Error).message}`, { cause });
+  }
 }
 
 interface Shown {

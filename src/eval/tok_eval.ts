@@ -2,6 +2,7 @@
  * How well a tokenizer compresses, beside others (nanochat scripts/tok_eval.py): bytes per token over texts of several kinds, and how many
  * tokens fewer than the other it needs.
  */
+import { openShard, type Split } from "../data/dataset.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 
 /** A text to measure. */
@@ -11,19 +12,23 @@ export interface EvalText {
 }
 
 /** Figures of one text. */
-export interface CompressionRow {
+export interface TextRow {
   readonly name: string;
   readonly bytes: number;
-  readonly theirs: number;
   readonly ours: number;
   /** Bytes a token. */
-  readonly theirRatio: number;
   readonly ourRatio: number;
+}
+
+/** Figures of one text beside those of another tokenizer. */
+export interface CompressionRow extends TextRow {
+  readonly theirs: number;
+  readonly theirRatio: number;
   /** Tokens that ours saves, in percent of theirs; negative where it needs more. */
   readonly savedPercent: number;
 }
 
-/** Short texts of five kinds; a caller adds excerpts of its own data. */
+/** Short texts of five kinds; `evalTexts` adds excerpts of the data. */
 export const EVAL_TEXTS: readonly EvalText[] = [
   {
     name: "news",
@@ -64,6 +69,28 @@ export const EVAL_TEXTS: readonly EvalText[] = [
   },
 ];
 
+/** Lists all seven texts: the five above, and the documents of the first row group of either split, one a line. */
+export async function evalTexts({ train, val }: Split): Promise<EvalText[]> {
+  const excerpt = async (name: string, path: string) => {
+    using shard = openShard(path);
+    return { name, text: (await shard.readTexts(0)).join("\n") };
+  };
+  return [...EVAL_TEXTS, await excerpt("train", train[0]), await excerpt("val", val[0])];
+}
+
+/**
+ * Counts the tokens of each text.
+ *
+ * @throws {Error} where a text does not come back unchanged.
+ */
+export async function measureTokenizer(ours: Tokenizer, texts: readonly EvalText[] = EVAL_TEXTS): Promise<TextRow[]> {
+  const counts = await countTokens(ours, texts);
+  return texts.map(({ name, text }, i) => {
+    const bytes = new TextEncoder().encode(text).length;
+    return { name, bytes, ours: counts[i], ourRatio: bytes / counts[i] };
+  });
+}
+
 /**
  * Counts the tokens of each text in both vocabularies.
  *
@@ -73,19 +100,11 @@ export async function compareTokenizers(
   { ours, theirs }: { ours: Tokenizer; theirs: Tokenizer },
   texts: readonly EvalText[] = EVAL_TEXTS,
 ): Promise<CompressionRow[]> {
-  const [ourCounts, theirCounts] = [await countTokens(ours, texts), await countTokens(theirs, texts)];
-  return texts.map(({ name, text }, i) => {
-    const bytes = new TextEncoder().encode(text).length;
-    const [our, their] = [ourCounts[i], theirCounts[i]];
-    return {
-      name,
-      bytes,
-      theirs: their,
-      ours: our,
-      theirRatio: bytes / their,
-      ourRatio: bytes / our,
-      savedPercent: 100 * (their - our) / their,
-    };
+  const rows = await measureTokenizer(ours, texts);
+  const counts = await countTokens(theirs, texts);
+  return rows.map((row, i) => {
+    const savedPercent = 100 * (counts[i] - row.ours) / counts[i];
+    return { ...row, theirs: counts[i], theirRatio: row.bytes / counts[i], savedPercent };
   });
 }
 
@@ -124,4 +143,12 @@ export function compressionTable(baseline: string, rows: readonly CompressionRow
     ...lines,
     "",
   ].join("\n");
+}
+
+/** Writes the rows of one tokenizer alone as a Markdown table. */
+export function ratioTable(rows: readonly TextRow[]): string {
+  const lines = rows.map(({ name, bytes, ours, ourRatio }) =>
+    `| ${name} | ${bytes} | ${ours} | ${ourRatio.toFixed(2)} |`
+  );
+  return ["| Text | Bytes | Tokens | Ratio |", "| --- | ---: | ---: | ---: |", ...lines, ""].join("\n");
 }

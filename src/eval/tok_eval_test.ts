@@ -1,6 +1,6 @@
 import { assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { compareTokenizers, compressionTable } from "./tok_eval.ts";
+import { compareTokenizers, compressionTable, ratioTable } from "./tok_eval.ts";
 
 const bytes = () => Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
 const pattern = String.raw`\s+|\S+`;
@@ -16,6 +16,7 @@ Deno.test("compareTokenizers() counts the tokens of both and what ours saves", a
   assertAlmostEquals(row.ourRatio, 8 / 6);
   assertAlmostEquals(row.savedPercent, 25);
   assertStringIncludes(compressionTable("GPT-2", [row]), "| x | 8 | 8 | 1.00 | 6 | 1.33 | +25.0% |");
+  assertStringIncludes(ratioTable([row]), "| x | 8 | 6 | 1.33 |");
 });
 
 Deno.test("compareTokenizers() has texts of its own", async () => {

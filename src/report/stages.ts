@@ -36,6 +36,14 @@ export function reportTokenizer(
   write(folder, { ...end, title: "Tokenizer training", command: "nanochat tokenizer train", items: listed(stats) });
 }
 
+/** Reports bytes per token by text, and what is saved beside each baseline; `figures` as the command prints them. */
+export function reportTokenizerEval(
+  folder: string,
+  { figures, ...end }: StageEnd & { figures: Readonly<Record<string, Item>> },
+): void {
+  write(folder, { ...end, title: "Tokenizer evaluation", command: "nanochat tokenizer eval", items: figures });
+}
+
 /** How a run of training ended. */
 export interface TrainingEnd {
   readonly flags: object;
