@@ -16,13 +16,13 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   kv_cache: () => import("./kv_cache.ts"),
   optim: () => import("./optim.ts"),
   mid_train: () => import("./mid_train.ts"),
+  rl_run: () => import("./rl_run.ts"),
   sft_run: () => import("./sft_run.ts"),
   tasks: () => import("./tasks.ts"),
   tokenizer: () => import("./tokenizer.ts"),
   train_run: () => import("./train_run.ts"),
   chat_eval: null,
   newest: null,
-  rl_run: null,
   upstream_checkpoint: null,
 };
 

@@ -62,19 +62,20 @@ export function roundUp(n: number, multiple: number): number {
   return Math.ceil(n / multiple) * multiple;
 }
 
-/** Pads rendered rows to one batch: inputs with `pad`, targets with -1; lengths are rounded up to a multiple. */
+/**
+ * Pads rendered rows to one batch: inputs with `pad`, targets with -1; lengths are rounded up to a multiple. A row's last id predicts
+ * nothing; `keepLast` leaves it among the inputs all the same, where there is room, as the reference does for rollouts.
+ */
 export function collate(
   rows: readonly Rendered[],
-  { pad, multiple = LENGTH_MULTIPLE }: { pad: number; multiple?: number },
+  { pad, multiple = LENGTH_MULTIPLE, keepLast = false }: { pad: number; multiple?: number; keepLast?: boolean },
 ): { inputs: Int32Array<ArrayBuffer>; targets: Int32Array<ArrayBuffer>; columns: number } {
   const columns = roundUp(Math.max(1, ...rows.map(({ ids }) => ids.length - 1)), multiple);
   const inputs = new Int32Array(rows.length * columns).fill(pad);
   const targets = new Int32Array(rows.length * columns).fill(-1);
   for (const [row, { ids, mask }] of rows.entries()) {
-    for (let t = 0; t + 1 < ids.length; t++) {
-      inputs[row * columns + t] = ids[t];
-      if (mask[t + 1] === 1) targets[row * columns + t] = ids[t + 1];
-    }
+    inputs.set(ids.slice(0, keepLast ? columns : -1), row * columns);
+    for (let t = 1; t < ids.length; t++) if (mask[t] === 1) targets[row * columns + t - 1] = ids[t];
   }
   return { inputs, targets, columns };
 }

@@ -251,23 +251,33 @@ export class TrainSession implements AsyncDisposable {
   }
 
   /**
-   * Trains one step on the micro-batches that `next` gives, and counts it.
+   * Trains one step on the micro-batches that `next` gives, null = one that has no weight, and counts it.
    *
    * @param options.values further figures for the event of this step
+   * @param options.spentMs time that this step has taken before: making its data
    * @throws {Error} for a loss or gradient that is not finite, naming it; nothing is updated then.
    */
   async update(
-    next: () => HashedBatch | Promise<HashedBatch>,
-    { steps, schedule, values }: { steps: number; schedule: StepSchedule; values?: Readonly<Record<string, number>> },
+    next: () => HashedBatch | null | Promise<HashedBatch | null>,
+    { steps, schedule, values, spentMs = 0 }: {
+      steps: number;
+      schedule: StepSchedule;
+      values?: Readonly<Record<string, number>>;
+      spentMs?: number;
+    },
   ): Promise<StepReport> {
     const { trainer, step } = this;
     const { flags } = this.#options.start;
-    const start = performance.now();
+    const start = performance.now() - spentMs;
     const hashes: string[] = [];
     let tokens = 0;
     this.#profiler?.start();
     for (let i = 0; i < trainer.options.gradAccum; i++) {
       const batch = await next();
+      if (batch === null) {
+        trainer.skip(i);
+        continue;
+      }
       if (batch.hash !== undefined) hashes.push(batch.hash);
       tokens += batch.tokens ?? batch.inputs.length;
       trainer.microStep(batch, i);

@@ -93,6 +93,7 @@ export class Trainer implements Disposable {
   readonly #targets: OwnedTensor;
   readonly #weights: OwnedTensor;
   readonly #losses: OwnedTensor;
+  #hasGradients = false; // of the step at work
 
   /** Allocates everything that a step needs; `arenaBytes` saves planning where the size is known. */
   constructor(device: Device, options: TrainerOptions & { arenaBytes?: number }) {
@@ -109,7 +110,7 @@ export class Trainer implements Disposable {
     this.#losses = device.tensor([gradAccum], "f32");
   }
 
-  /** Enqueues forward and backward of micro-batch `index`; the first one overwrites the gradients, later ones add to them. */
+  /** Enqueues forward and backward of micro-batch `index` of a step; the first one overwrites the gradients, later ones add to them. */
   microStep(batch: MicroBatch, index: number): void {
     const { device, tape, options: { B, T, gradAccum } } = this;
     const columns = batch.inputs.length / B;
@@ -122,7 +123,8 @@ export class Trainer implements Disposable {
     device.upload(inputs, batch.inputs);
     device.upload(targets, batch.targets);
     device.upload(weights, (batch.weights ?? meanWeights(batch.targets)).map((w) => w / gradAccum));
-    tape.accumulate = index > 0;
+    tape.accumulate = index > 0 && this.#hasGradients;
+    this.#hasGradients = true;
     const losses = this.model.loss(tape, inputs, { targets, weights });
     const slot = this.#losses.view([1], index).pointer;
     tape.nc.weighted_sum(tape.ctx, slot, losses.pointer, weights.pointer, BigInt(losses.size), 0);
@@ -130,8 +132,17 @@ export class Trainer implements Disposable {
     tape.clear();
   }
 
+  /** Counts micro-batch `index` with loss and gradient 0, without computing: one whose weights are all 0. */
+  skip(index: number): void {
+    if (index === 0) this.#hasGradients = false;
+    this.device.fill(this.#losses.view([1], index), 0);
+  }
+
   /** Enqueues the update of all parameters from the accumulated gradients. */
   update(schedule: StepSchedule): void {
+    if (!this.#hasGradients) {
+      for (const { gradient } of this.model.parameters.groups) this.device.fill(gradient!, 0);
+    }
     this.optimizers.step(this.arena, schedule);
   }
 

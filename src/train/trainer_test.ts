@@ -187,3 +187,26 @@ Deno.test("Trainer takes shorter rows as a trainer made for them does, and refus
   };
   assertEquals(await gradients(24), await gradients(8));
 });
+
+Deno.test("Trainer skips a micro-batch as if its weights were 0, be it the first, a later one or all", async () => {
+  using device = Device.open("cpu");
+  const run = async (skipped: readonly number[], how: "skip" | "zero") => {
+    using trainer = new Trainer(device, options({ gradAccum: 3 }));
+    trainer.model.initWeights(7);
+    const losses: number[] = [];
+    for (let step = 0; step < 3; step++) {
+      for (let i = 0; i < 3; i++) {
+        const batch = batchOf(2, { seed: 10 * step + i });
+        if (!(step > 0 && skipped.includes(i))) trainer.microStep(batch, i);
+        else if (how === "skip") trainer.skip(i);
+        else trainer.microStep({ ...batch, weights: new Float32Array(batch.inputs.length) }, i);
+      }
+      trainer.update({ lrMultiplier: 1, momentum: 0.9 });
+      losses.push(...(await trainer.results()).losses);
+    }
+    return [losses, Array.from(await device.readFloats(trainer.model.parameters.get("lm_head.weight").master))];
+  };
+  for (const skipped of [[0], [1], [0, 2], [0, 1, 2]]) {
+    assertEquals(await run(skipped, "skip"), await run(skipped, "zero"));
+  }
+});
