@@ -2,6 +2,7 @@
 import { join } from "@std/path";
 import { entries, type Folders, listPlaces, resolveBaseDir, STAGES, TOKENIZER_FILE } from "../data/base_dir.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
+import { isFinished } from "../train/run_record.ts";
 import { libraryCandidates } from "../native/load.ts";
 
 /** What lies in the base folder and in the most recent run. */
@@ -9,19 +10,20 @@ export interface Found {
   /** The native library was built. */
   readonly library: boolean;
   readonly model: boolean;
-  /** Name of the newest run without a model: it was interrupted. */
+  /** Name of the newest run where it was interrupted: a stage of its recipe is missing. */
   readonly unfinishedRun?: string;
   readonly tokenizer: boolean;
   readonly data: boolean;
 }
 
-/** Returns the advice for what was found: one line, the command last. */
+/** Returns the advice for what was found: one line with the command. */
 export function adviceFor({ library, model, unfinishedRun, tokenizer, data }: Found): string {
   if (!library) return 'The native library is not built yet; build it with "deno task setup"';
-  if (model) return 'A model is here; talk to it with "nanochat chat"';
   if (unfinishedRun) {
-    return `The run "${unfinishedRun}" is not finished; continue it with "nanochat run ${unfinishedRun}"`;
+    const chat = model ? '; what it has learned so far answers in "nanochat chat"' : "";
+    return `The run "${unfinishedRun}" is not finished; continue it with "nanochat run ${unfinishedRun}"${chat}`;
   }
+  if (model) return 'A model is here; talk to it with "nanochat chat"';
   if (tokenizer) return 'A tokenizer is here, but no model; train one with "nanochat train --depth=4"';
   if (data) return 'Text is here, but no tokenizer; train one with "nanochat tokenizer train"';
   return 'Nothing is here yet; "nanochat run tiny" trains a small model from raw text in some minutes';
@@ -51,7 +53,7 @@ export function look(base: string): Found {
   return {
     library: libraryCandidates("cpu").some(exists),
     model: [own, ...runs].some(hasModel),
-    unfinishedRun: runs.find((place) => !hasModel(place))?.run,
+    unfinishedRun: runs.slice(0, 1).find((place) => !(isFinished(place) ?? hasModel(place)))?.run,
     tokenizer: hasTokenizer(own),
     data: entries(own.data).some(({ name }) => name.endsWith(".parquet")),
   };

@@ -1,6 +1,8 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { TOKENIZER_FILE } from "../data/base_dir.ts";
+import { foldersOf, TOKENIZER_FILE } from "../data/base_dir.ts";
+import { RECIPES } from "../train/recipes.ts";
+import { writeRecords } from "../train/run_record.ts";
 import { adviceFor, look } from "./next_step.ts";
 
 Deno.test("look() finds what a base folder holds, step by step", async () => {
@@ -19,7 +21,13 @@ Deno.test("look() finds what a base folder holds, step by step", async () => {
     put("runs", "tiny", "tokenizer", TOKENIZER_FILE);
     assertStringIncludes(advice(), '"nanochat run tiny"');
     put("runs", "tiny", "checkpoints", "base", "d4", "meta_000010.json");
-    assertStringIncludes(advice(), '"nanochat chat"');
+    assertMatch(advice(), /^The run "tiny" is not finished; continue it with "nanochat run tiny"; .*"nanochat chat"$/);
+    const records = RECIPES.tiny.stages.map(({ name }) => [name, { key: "k", finished: "today", sec: 1, figures: {} }]);
+    const write = (some: typeof records) => writeRecords(foldersOf(base, "tiny"), Object.fromEntries(some));
+    write(records.slice(0, -1));
+    assertStringIncludes(advice(), 'continue it with "nanochat run tiny"');
+    write(records);
+    assertEquals(advice(), 'A model is here; talk to it with "nanochat chat"');
   } finally {
     await Deno.remove(base, { recursive: true });
   }

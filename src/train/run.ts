@@ -7,7 +7,7 @@ import { join } from "@std/path";
 import { writeWorldShards } from "../../tasks/world_shards.ts";
 import { entries, type Folders, foldersOf, TOKENIZER_FILE } from "../data/base_dir.ts";
 import { documents, listShards, splitShards } from "../data/dataset.ts";
-import type { Log } from "../data/log.ts";
+import type { Log, Progress } from "../data/log.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
@@ -20,11 +20,9 @@ import { reportBaseLoss, reportBaseTraining, reportTokenizer } from "../report/s
 import { BASE_TRAIN_DEFAULTS } from "./base_flags.ts";
 import { baseTrain } from "./base_train.ts";
 import { type Recipe, RECIPES, type Stage } from "./recipes.ts";
+import { type Figures, readRecords, type Records, writeRecords } from "./run_record.ts";
 import { type Sample, sampleTexts } from "./samples.ts";
 import { trainTokenizer } from "./tok_train.ts";
-
-/** Figures that a stage leaves, by name as `--json` prints them. */
-export type Figures = Record<string, number>;
 
 /** Where a recipe runs and whom it tells. */
 export interface RunContext {
@@ -39,22 +37,11 @@ export interface RunContext {
   readonly program?: Program;
   /** Price of an hour of the machine, for the report card. */
   readonly pricePerHour?: number;
+  /** Milliseconds since some start; default: the clock. */
+  readonly now?: () => number;
   /** Other recipes than the built-in ones. */
   readonly recipes?: Readonly<Record<string, Recipe>>;
 }
-
-/** What a stage did, as `run.json` keeps it. */
-interface StageRecord {
-  /** Hash of this stage and all before it. */
-  readonly key: string;
-  /** Absent while the stage runs, and after it was interrupted. */
-  readonly finished?: string;
-  /** Time that it took, over all attempts. */
-  readonly sec: number;
-  readonly figures: Figures;
-}
-
-type Records = Record<string, StageRecord>;
 
 /** How a recipe ended. */
 export interface RunSummary {
@@ -66,6 +53,8 @@ export interface RunSummary {
 const SAMPLE_TOKENS = 40;
 /** Samples during training are shown at most this often; the stage's flags say how often they are made. */
 const SAMPLE_INTERVAL_MS = 20_000;
+/** The time of a stage is recorded at most this often, for the case that the process is killed. */
+const RECORD_INTERVAL_MS = 5_000;
 
 /**
  * Runs the stages of a recipe that are not done yet.
@@ -115,8 +104,15 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
 class Pipeline {
   readonly #cx: RunContext & { name: string; recipe: Recipe; folders: Folders; records: Records };
 
+  #tick = () => {}; // called with each progress of the stage in work
+
   constructor(cx: RunContext & { name: string; recipe: Recipe; folders: Folders; records: Records }) {
-    this.#cx = cx;
+    const progress = (state: Progress) => {
+      cx.log.progress(state);
+      this.#tick();
+    };
+    const log: Log = { info: (message) => cx.log.info(message), warn: (message) => cx.log.warn(message), progress };
+    this.#cx = { ...cx, log };
   }
 
   /** Runs one stage and records it. */
@@ -124,10 +120,17 @@ class Pipeline {
     const { records, folders, stop } = this.#cx;
     const before = records[stage.name];
     const isResumed = before?.key === key && !before.finished;
-    const started = performance.now();
-    const sec = () => (isResumed ? before.sec : 0) + (performance.now() - started) / 1000;
-    records[stage.name] = { key, sec: sec(), figures: {} };
-    writeRecords(folders, records);
+    const now = this.#cx.now ?? (() => performance.now());
+    const started = now();
+    const sec = () => (isResumed ? before.sec : 0) + (now() - started) / 1000;
+    let recordedMs = -Infinity;
+    this.#tick = () => {
+      if (now() - recordedMs < RECORD_INTERVAL_MS) return;
+      recordedMs = now();
+      records[stage.name] = { key, sec: sec(), figures: {} };
+      writeRecords(folders, records);
+    };
+    this.#tick();
     const figures = await this.#work(stage, isResumed);
     const finished = figures ? new Date().toISOString() : undefined;
     records[stage.name] = { key, finished, sec: sec(), figures: figures ?? {} };
@@ -209,27 +212,6 @@ class Pipeline {
     reportBaseLoss(folders.report, { flags, sec, figures, samples });
     return figures;
   }
-}
-
-function recordPath(folders: Folders): string {
-  return join(folders.root, "run.json");
-}
-
-/** Reads what earlier calls did; a damaged record counts as none, so that stages are repeated rather than trusted. */
-function readRecords(folders: Folders): Records {
-  try {
-    const { stages } = JSON.parse(Deno.readTextFileSync(recordPath(folders)));
-    return typeof stages === "object" && stages !== null ? stages : {};
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return {};
-    throw error;
-  }
-}
-
-function writeRecords(folders: Folders, stages: Records): void {
-  const temporary = `${recordPath(folders)}.tmp`;
-  Deno.writeTextFileSync(temporary, JSON.stringify({ version: 1, stages }, null, 2) + "\n");
-  Deno.renameSync(temporary, recordPath(folders));
 }
 
 /** Whether the product of a finished stage is still there. */

@@ -5,6 +5,7 @@ import { type Log, SILENT } from "../data/log.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
 import { commandLine, type Recipe, RECIPES, type Stage } from "./recipes.ts";
 import { type RunContext, runRecipe } from "./run.ts";
+import { readRecords } from "./run_record.ts";
 
 const TRAIN = {
   name: "base",
@@ -118,6 +119,32 @@ Deno.test("runRecipe() goes on where it was stopped", () =>
     const other = join(base, "other");
     const whole = await run(other);
     assertEquals(whole.summary.figures.val_bpb, summary.figures.val_bpb);
+  }));
+
+Deno.test("runRecipe() keeps the time of an attempt that ends in the middle of a stage without a word", () =>
+  inFolder(async (base) => {
+    let ms = 0;
+    const log: Log = {
+      ...SILENT,
+      progress: ({ label, done }) => {
+        if (label !== "Training") return;
+        ms += 10_000; // a step takes ten seconds
+        if (done === 3) throw new Error("killed");
+      },
+    };
+    const cx = {
+      base,
+      log,
+      stop: new AbortController().signal,
+      result: () => {},
+      recipes: { small: SMALL },
+      now: () => ms,
+    };
+    await assertRejects(() => runRecipe("small", cx), Error, "killed");
+    const sec = () => readRecords(foldersOf(base, "small")).base.sec;
+    assertEquals(sec(), 20); // what was known before the last step
+    await runRecipe("small", { ...cx, log: SILENT });
+    assertEquals(sec(), 20);
   }));
 
 Deno.test("runRecipe() names the recipes when it is given another name", async () => {
