@@ -43,9 +43,9 @@ const splits = (repo: string, subset: string, names: readonly string[]): TaskSet
 
 /** Splits that the tasks of the recipes read. */
 export const TASK_SETS: readonly TaskSet[] = [
-  ...splits("allenai/ai2_arc", "ARC-Easy", ["train", "validation", "test"]),
-  ...splits("allenai/ai2_arc", "ARC-Challenge", ["train", "validation", "test"]),
-  ...splits("cais/mmlu", "all", ["test", "validation", "dev"]),
+  ...splits("allenai/ai2_arc", "ARC-Easy", ["train", "test"]),
+  ...splits("allenai/ai2_arc", "ARC-Challenge", ["train", "test"]),
+  ...splits("cais/mmlu", "all", ["test"]),
   ...splits("cais/mmlu", "auxiliary_train", ["train"]),
   ...splits("openai/gsm8k", "main", ["train", "test"]),
   ...splits("openai/openai_humaneval", "openai_humaneval", ["test"]),
