@@ -166,7 +166,7 @@ Deno.test("DataLoader refuses a state that is not of this stream", async () => {
 
 Deno.test("DataLoader encodes the next row group while the caller computes, unless it is told not to", async () => {
   using folder = temporaryFolder();
-  const files = await writeShards(folder.path, [[["a", "b"], ["c", "d"], ["e", "f"], ["g"]]]);
+  const files = await writeShards(folder.path, [[["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"], ["i"]]]);
   let wake = () => {};
   const encoded: string[] = [];
   const tokenizer: DocumentEncoder = {
@@ -192,6 +192,10 @@ Deno.test("DataLoader encodes the next row group while the caller computes, unle
   assertEquals(encoded, ["a", "c"]); // this batch and the next one
   await ahead; // no further call to next()
   assertEquals(encoded, ["a", "c", "e"]);
+  encoded.length = 0;
+  await using usual = new DataLoader({ files, tokenizer, B: 1, T: 3 });
+  await usual.next();
+  assertEquals(encoded, ["a", "c", "e"]); // this batch and two more where nothing is said
 });
 
 Deno.test("DataLoader says that a rank has no row group instead of searching for ever", async () => {

@@ -232,6 +232,17 @@ Deno.test("saveCheckpoint() killed at any write leaves the checkpoint before, an
   }
 });
 
+Deno.test("saveCheckpoint() takes a step that is written again for no checkpoint until it is whole", async () => {
+  using rig = new Rig();
+  await rig.save(1);
+  await rig.save(2);
+  const io: CheckpointIo = { ...nativeIo(rig), write: () => Promise.reject(new Error("killed")) };
+  await assertRejects(() => rig.save(2, { io }), Error, "killed");
+  assertEquals(findCheckpoint(rig.folder)?.step, 1);
+  await rig.save(2);
+  assertEquals(findCheckpoint(rig.folder)?.step, 2);
+});
+
 Deno.test("saveCheckpoint() on a full disk keeps the last good one, tries again and then stops", async () => {
   using rig = new Rig();
   await rig.save(1);

@@ -22,12 +22,13 @@ Deno.test("configFromDepth() makes the model 64 wider with each layer, in heads 
     const { nLayer, nEmbd, nHead, nKvHead } = configFromDepth(depth, { sequenceLen: 8, vocabSize: 9 });
     return [nLayer, nEmbd, nHead, nKvHead];
   };
-  assertEquals([1, 2, 3, 4, 20].map(sizes), [
+  assertEquals([1, 2, 3, 4, 20, 300].map(sizes), [
     [1, 64, 1, 1],
     [2, 128, 1, 1],
     [3, 192, 2, 2],
     [4, 256, 2, 2],
     [20, 1280, 10, 10],
+    [300, 19200, 150, 150],
   ]);
 });
 
