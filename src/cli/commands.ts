@@ -5,8 +5,14 @@
  */
 import { type Command, command } from "./command.ts";
 import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, SYNTH, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
-import { atLeast, between, bool, type FlagTable, float, int, string, UsageError } from "./flags.ts";
+import { atLeast, between, bool, type FlagTable, float, int, positiveOrOff, string, UsageError } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
+
+const BATCH_TOKENS = int(4096, {
+  help: "size of a forward pass; memory grows with it",
+  unit: "tokens",
+  check: atLeast(64),
+});
 
 const BENCH_SUMMARIES: Readonly<Record<keyof typeof BENCH, string>> = {
   train: "times whole training steps on random tokens, both optimizers included",
@@ -175,6 +181,21 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ values, terminal }) => {
       await (await import("./run_command.ts")).evalBpb(values, terminal);
     },
+  }),
+  command({
+    name: "eval core",
+    summary: "measures CORE, the mean of 22 tasks, each between guessing (0) and perfect (1), beside GPT-2's scores",
+    flags: {
+      ...MODEL,
+      bundle: string(undefined, { help: "folder of the tasks; without it eval_bundle in the folder of the next flag" }),
+      "data-dir": string(undefined, { help: "folder that holds eval_bundle; without it the base folder" }),
+      "max-per-task": int(-1, { help: "items of a task; -1 = all", check: positiveOrOff }),
+      "batch-tokens": BATCH_TOKENS,
+      ...COMPUTE,
+    },
+    stoppable: true,
+    run: async ({ values, terminal, stop }) =>
+      await (await import("./eval_commands.ts")).evalCore(values, { terminal, stop }),
   }),
   command({
     name: "run",

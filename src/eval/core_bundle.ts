@@ -79,6 +79,7 @@ export interface CoreBundle {
 const TYPES: readonly CoreTaskType[] = ["multiple_choice", "schema", "language_modeling"];
 const TABLE = "core.yaml";
 const META = "eval_meta_data.csv";
+const FETCH_BUNDLE = 'run "nanochat data fetch eval-bundle"';
 
 /**
  * Opens a bundle and checks that every file that it names is there.
@@ -115,6 +116,11 @@ export async function readBundle(folder: string): Promise<CoreBundle> {
   }
   for (const { file } of tasks) checkPresent(file);
   return { folder, tasks, published: await readPublished(folder) };
+}
+
+/** Gives what tells two bundles apart: the tasks and the size of each file. */
+export function bundleIdentity({ tasks }: CoreBundle): unknown {
+  return tasks.map(({ file, ...task }) => ({ ...task, bytes: Deno.statSync(file).size }));
 }
 
 /**
@@ -239,9 +245,8 @@ function checkPresent(path: string): void {
   const info = statIfPresent(path);
   if (info?.isFile) return;
   const what = info ? "it is no file" : "it is missing";
-  throw new Error(
-    `Cannot open "${path}": ${what}, expected a file of the CORE bundle (core.yaml, ${META}, eval_data/)`,
-  );
+  const expected = `a file of the CORE bundle (${TABLE}, ${META}, eval_data/)`;
+  throw new Error(`Cannot open "${path}": ${what}, expected ${expected}; ${FETCH_BUNDLE}`);
 }
 
 function statIfPresent(path: string): Deno.FileInfo | null {

@@ -132,8 +132,9 @@ export class OptionScorer implements Disposable {
       return count;
     });
     using input = device.from(ids, [rows.length, T], "i32");
+    const fresh = cache.lengths.every((length) => length === 0);
     cache.begin(counts);
-    const x = this.#model.forward(this.#tape, input, { cache }); // (B, T, C)
+    const x = this.#model.forward(this.#tape, input, { cache, fresh }); // (B, T, C)
     cache.commit();
     if (goals.length > 0) {
       using chosen = device.from(Int32Array.from(index), [index.length], "i32");
@@ -192,6 +193,6 @@ function planScores(model: GPT, tokens: number): number {
   using places = device.tensor([tokens], "i32");
   using cache = new KVCache(device, model.config, { rows: 1, capacity: tokens, dtype: model.dtype });
   const tape = new Tape(device, arena, { training: false });
-  twin.score(tape, twin.forward(tape, ids, { cache }), { index: places, targets: places });
+  twin.score(tape, twin.forward(tape, ids, { cache, fresh: true }), { index: places, targets: places });
   return arena.peak;
 }

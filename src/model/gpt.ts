@@ -123,6 +123,8 @@ export interface GPTOptions {
 export interface ForwardOptions {
   /** Keys and values of the tokens before these. */
   readonly cache?: KVCache;
+  /** The cache's rows are empty and bits need not be those of decoding: a faster kernel, see `ops.firstAttention`. */
+  readonly fresh?: boolean;
   /** Sees the residual stream: "wte" before its norm, "h.in", then "h.i.mid" behind attention and "h.i.out" behind each layer. */
   readonly observe?: (name: string, x: Tensor) => void;
 }
@@ -188,11 +190,11 @@ export class GPT implements Disposable {
   }
 
   /** Computes the final hidden states (B, T, C) of token ids (B, T) i32; with a cache, of the next tokens of its rows. */
-  forward(t: Tape, ids: Tensor, { cache, observe = () => {} }: ForwardOptions = {}): Tensor {
+  forward(t: Tape, ids: Tensor, { cache, fresh = false, observe = () => {} }: ForwardOptions = {}): Tensor {
     let x = t.segment(() => this.#embed(t, ids, observe)); // (B, T, C)
     for (const [i, layer] of this.#layers.entries()) {
       x = t.segment(() => {
-        const y = this.#attention(t, x, { layer, index: i, cache });
+        const y = this.#attention(t, x, { layer, index: i, cache, fresh });
         observe(`h.${i}.mid`, y);
         return ops.feedForward(t, ops.rmsnorm(t, y), { up: layer.mlp.fc, down: layer.mlp.proj, residual: y }); // (B, T, C)
       });
@@ -229,7 +231,7 @@ export class GPT implements Disposable {
   #attention(
     t: Tape,
     x: Tensor,
-    { layer: { attn }, index, cache }: { layer: Layer; index: number; cache?: KVCache },
+    { layer: { attn }, index, cache, fresh }: { layer: Layer; index: number; cache?: KVCache; fresh: boolean },
   ): Tensor {
     const D = this.config.nEmbd / this.config.nHead;
     const xn = ops.rmsnorm(t, x); // (B, T, C)
@@ -237,8 +239,9 @@ export class GPT implements Disposable {
     const q = ops.ropeNorm(t, ops.linear(t, xn, { w: attn.q, keep: false }), rope); // (B, T, H*D)
     const k = ops.ropeNorm(t, ops.linear(t, xn, { w: attn.k, keep: false }), rope); // (B, T, G*D)
     const v = ops.linear(t, xn, { w: attn.v }); // (B, T, G*D)
+    const attend = fresh ? ops.firstAttention : ops.cachedAttention;
     const o = cache // (B, T, H*D)
-      ? ops.cachedAttention(t, { q, k, v }, { D, cache: cache.layer(index) })
+      ? attend(t, { q, k, v }, { D, cache: cache.layer(index) })
       : ops.attention(t, { q, k, v }, { D });
     return ops.linear(t, o, { w: attn.proj, residual: x }); // (B, T, C)
   }

@@ -76,3 +76,22 @@ export function reportBaseLoss(
   const scores = { ...figures };
   write(folder, { ...end, title: "Base model loss", command: "nanochat eval bpb", stage: "base", scores, samples });
 }
+
+/** Reports the CORE metric of a base model with every centred accuracy. */
+export function reportCore(
+  folder: string,
+  { model, core, centered, ...end }: StageEnd & {
+    model: string;
+    core: number;
+    centered: Readonly<Record<string, number>>;
+  },
+): void {
+  write(folder, {
+    ...end,
+    title: "Base model evaluation",
+    command: "nanochat eval core",
+    stage: "base",
+    items: { model, "CORE metric": core, ...centered },
+    scores: { CORE: core },
+  });
+}

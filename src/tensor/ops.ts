@@ -333,6 +333,18 @@ export interface LayerCache {
   readonly counts: Tensor;
 }
 
+function appendToCache(
+  t: Tape,
+  { k, v }: { k: Tensor; v: Tensor },
+  { D, cache }: { D: number; cache: LayerCache },
+): void {
+  const [B, T, width] = k.shape;
+  t.nc.kv_append(
+    ...[t.ctx, cache.k.pointer, cache.v.pointer, k.pointer, v.pointer] as const,
+    ...[cache.positions.pointer, cache.counts.pointer, B, T, width / D, D, cache.k.shape[2], code(k)] as const,
+  );
+}
+
 interface CachedArgs extends AttentionArgs {
   readonly cache: LayerCache;
 }
@@ -343,18 +355,7 @@ const cachedAttentionOp: Op<CachedArgs, { o: Tensor }> = {
     const { q, k, v, D, window, cache } = args;
     const capacity = cache.k.shape[2];
     const o = t.saved(q.shape, q.dtype);
-    t.nc.kv_append(
-      ...[
-        t.ctx,
-        cache.k.pointer,
-        cache.v.pointer,
-        k.pointer,
-        v.pointer,
-        cache.positions.pointer,
-        cache.counts.pointer,
-      ] as const,
-      ...[B, T, G, D, capacity, code(k)] as const,
-    );
+    appendToCache(t, { k, v }, { D, cache });
     t.nc.attention_cached_fwd(
       ...[
         t.ctx,
@@ -380,6 +381,19 @@ export function cachedAttention(
 ): Tensor {
   const { D, cache, window = -1 } = options;
   return t.apply("attention_cached", cachedAttentionOp, { ...qkv, D, cache, lengths: null, window }).o;
+}
+
+/**
+ * Fills empty cache rows with a chunk and attends to the chunk alone, with the kernel of training: twice as fast as `cachedAttention`
+ * on long chunks, but the bits depend on where a prompt is cut. No gradient.
+ */
+export function firstAttention(
+  t: Tape,
+  qkv: { q: Tensor; k: Tensor; v: Tensor },
+  { D, cache }: { D: number; cache: LayerCache },
+): Tensor {
+  appendToCache(t, qkv, { D, cache });
+  return attention(t, qkv, { D, lengths: cache.counts });
 }
 
 // ---- lm_head + softcap + cross entropy -----------------------------------------------------------------------------------------------

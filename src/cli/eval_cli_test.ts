@@ -1,0 +1,46 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { nanochat, withFolder } from "../../dev/cli.ts";
+import { writeBundle } from "../eval/eval_testing.ts";
+
+/** A base folder with a model of one layer that was trained for two steps. */
+async function withModel(use: (env: Record<string, string>, base: string) => Promise<void>): Promise<void> {
+  await withFolder(async (base) => {
+    const env = { NANOCHAT_BASE_DIR: base };
+    const sizes = ["--depth=1", "--max-seq-len=256", "--device-batch-size=1", "--total-batch-size=256"];
+    for (
+      const args of [
+        ["data", "world", "--train-documents=200", "--val-documents=40"],
+        ["tokenizer", "train", "--vocab-size=320"],
+        ["train", ...sizes, "--num-iterations=2", "--eval-every=-1", "--sample-every=-1"],
+      ]
+    ) {
+      const { code, output } = await nanochat(args, { env });
+      assertEquals(code, 0, output);
+    }
+    await use(env, base);
+  });
+}
+
+Deno.test("nanochat eval core measures, writes the reference's table and a section of the report, and names a missing file", () =>
+  withModel(async (env, base) => {
+    const absent = await nanochat(["eval", "core"], { env });
+    assertEquals(absent.code, 1, absent.output);
+    assertStringIncludes(absent.stderr, join(base, "eval_bundle", "core.yaml"));
+    assertStringIncludes(absent.stderr, 'run "nanochat data fetch eval-bundle"');
+
+    writeBundle(join(base, "eval_bundle"));
+    const measured = await nanochat(["eval", "core", "--max-per-task=5", "--json"], { env });
+    assertEquals(measured.code, 0, measured.output);
+    const { core, core_ci95: [low, high], tasks, max_per_task } = JSON.parse(measured.stdout);
+    assert(low <= core && core <= high, measured.stdout);
+    assertEquals([max_per_task, tasks.map(({ total }: { total: number }) => total)], [5, [5, 5, 5]]);
+    const csv = await Deno.readTextFile(join(base, "eval", "core_base_d1_000002.csv"));
+    assertEquals(csv.split("\n").map((line) => line.split(",")[0].trim()), [
+      ...["Task", "choices", "contexts", "texts", "CORE", ""],
+    ]);
+    const files = [...Deno.readDirSync(join(base, "eval"))].map(({ name }) => name).sort();
+    assertEquals(files, ["core_base_d1_000002.csv", "core_base_d1_000002.json"], "no partial results are left");
+    const section = JSON.parse(await Deno.readTextFile(join(base, "report", "base-model-evaluation.json")));
+    assertEquals(section.scores, { CORE: core });
+  }));
