@@ -1,38 +1,71 @@
 /**
- * Writes the generated parts of README.md: the table of depths, the table of commands and the file tree, each between two comments
+ * Writes the generated parts of README.md: the table of depths, the table of commands and the tree of folders, each between two comments
  * that name it. With `--check` only compares and fails on a difference. What a person writes or measures there stays as it is.
  */
 import { format as formatBytes } from "@std/fmt/bytes";
-import { join, relative } from "@std/path";
+import { join } from "@std/path";
 import { COMMANDS } from "../src/cli/commands.ts";
 import { commandTable } from "../src/cli/help.ts";
-import { configFromDepth, parameterCount } from "../src/model/gpt.ts";
+import { configFromDepth, flopsPerToken, parameterCount } from "../src/model/gpt.ts";
+import { BASE_TRAIN_DEFAULTS } from "../src/train/base_flags.ts";
 import { planTraining } from "../src/train/trainer.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
-const FOLDERS = [
-  "src/native",
-  "src/tensor",
-  "src/data",
-  "src/model",
-  "src/optim",
-  "src/engine",
-  "src/report",
-  "src/eval",
-]
-  .concat([
-    "src/train",
-    "src/bench",
-    "src/cli",
-    "tasks",
-    "ffi/src",
-    "ffi/src/cpu",
-    "ffi/src/bpe",
-    "ffi/src/parquet_io",
-    "dev",
-  ]);
 
-/** Parameters and memory by depth, at a batch that two cores can train with. */
+/** The folders with their purposes, in the order in which a reader meets them. */
+const FOLDERS: Readonly<Record<string, string>> = {
+  "bin": "the entry: nanochat.ts, and the shell wrapper of a checkout",
+  "src/native": "the one table of C functions, checked when the library is opened",
+  "src/tensor": "tensors, the op table with forward and backward, tape, arena, random numbers",
+  "src/data": "text to shards to tokens to batches; the base folder",
+  "src/model": "gpt.ts, the only file that knows the architecture; KV cache, checkpoints",
+  "src/interop": "formats of other programs",
+  "src/optim": "AdamW, Muon, which parameter goes where, schedules",
+  "src/engine": "generation, sampling, the calculator that a model can use",
+  "tasks": "conversations to train on and to be asked; the small world of run tiny",
+  "src/report": "events.jsonl, one line a step; the curve in the terminal; the report card",
+  "src/eval": "bits per byte, a Markov model beside it, how well a tokenizer compresses",
+  "src/train": "tokenizer and base training, chat stages; recipes.ts: the whole pipelines, stage by stage",
+  "src/bench": "what nanochat bench times",
+  "src/cli": "commands.ts, the one table of commands and flags; progress, signals, chat",
+  "ffi/src": "the CPU library in Rust: contexts, memory, files behind the C interface",
+  "ffi/src/cpu": "tensor operations, one file each, with the plain loop as their test",
+  "ffi/src/bpe": "the tokenizer: counting, merging, encoding",
+  "ffi/src/parquet_io": "Parquet, read into Arrow buffers and written",
+  "kernels_cu": "the C header that a CUDA library will implement",
+  "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
+  "docs": "for users: own data, coming from upstream, troubleshooting, words, what to read",
+  "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
+  "dev/bench": "measured rows by machine, and the PyTorch peer",
+  "dev/golden": "numbers recorded from the Python reference",
+  "dev/parity": "ours against them, a file for each folder",
+  "dev/peers": "programs in which Python packages judge ours",
+};
+
+/** Where the speed of the dial was measured: a row of `dev/bench/`. */
+const MEASURED = { file: "dev/bench/epyc_zen5_2cores.csv", depth: "4", dtype: "bf16" };
+
+/** Tokens a second of training, as the first row says that fits. */
+function measuredSpeed(): number {
+  const [head, ...rows] = Deno.readTextFileSync(join(ROOT, MEASURED.file)).trim().split("\n").map((line) =>
+    line.split(",")
+  );
+  const value = (row: string[], column: string) => row[head.indexOf(column)];
+  const row = rows.find((row) => value(row, "depth") === MEASURED.depth && value(row, "dtype") === MEASURED.dtype);
+  if (row === undefined) throw new Error(`Cannot find the speed of depth ${MEASURED.depth} in ${MEASURED.file}`);
+  return parseFloat(value(row, "ours_tok_per_sec"));
+}
+
+function duration(seconds: number): string {
+  const [unit, name] = seconds < 86400
+    ? [3600, "hours"]
+    : seconds < 365 * 86400
+    ? [86400, "days"]
+    : [365 * 86400, "years"];
+  return `${(seconds / unit).toPrecision(2)} ${name}`;
+}
+
+/** Parameters, memory and time by depth, at a batch that two cores can train with. */
 function dial(): string {
   const optimizer = {
     unembeddingLr: 0.004,
@@ -42,50 +75,55 @@ function dial(): string {
     gradClip: 1,
     muonDtype: "bf16" as const,
   };
-  const rows = [[4, 4096], [8, 8192], [12, 16384], [20, 65536]].map(([depth, vocabSize]) => {
-    const config = configFromDepth(depth, { sequenceLen: 512, vocabSize });
+  const configs = [[4, 4096], [8, 8192], [12, 16384], [20, 65536]].map(([depth, vocabSize]) =>
+    configFromDepth(depth, { sequenceLen: 512, vocabSize })
+  );
+  const flopsPerSec = measuredSpeed() * flopsPerToken(configs[0]);
+  const rows = configs.map((config) => {
     const sizes = { config, B: 8, T: 512, gradAccum: 1, optimizer };
     const memory = (dtype: "f32" | "bf16") =>
       formatBytes(planTraining({ ...sizes, dtype }).totalBytes, { binary: true });
-    const parameters = (parameterCount(config) / 1e6).toFixed(1);
-    return `| ${depth} | ${config.nEmbd} | ${vocabSize} | ${parameters} M | ${memory("bf16")} | ${memory("f32")} |`;
+    const parameters = parameterCount(config);
+    const time = duration(BASE_TRAIN_DEFAULTS.targetParamDataRatio * parameters * flopsPerToken(config) / flopsPerSec);
+    const cells = [config.nLayer, config.nEmbd, config.vocabSize, `${(parameters / 1e6).toFixed(1)} M`];
+    return `| ${[...cells, memory("bf16"), memory("f32"), time].join(" | ")} |`;
   });
+  const speed = measuredSpeed().toLocaleString("en");
   return [
-    "| depth | width | vocabulary | parameters | memory of training, bf16 | fp32 |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| depth | width | vocabulary | parameters | memory of training, bf16 | fp32 | time, bf16 |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
     ...rows,
-  ]
-    .join("\n") +
-    "\n\nMemory: weights, gradients, both optimizers and the activations of 8 rows of 512 tokens, from `planTraining`.";
+  ].join("\n") +
+    "\n\nMemory: weights, gradients, both optimizers and the activations of 8 rows of 512 tokens, from `planTraining`. " +
+    `Time: ${BASE_TRAIN_DEFAULTS.targetParamDataRatio} tokens a parameter on two cores of an EPYC (Zen 5), from the ${speed} tokens a second ` +
+    `measured at depth ${MEASURED.depth}, by FLOPs a token for the other depths; \`nanochat bench train\` measures yours.`;
 }
 
-/** Folders with the first line that each file says about itself. */
+/**
+ * The folders with one line each.
+ *
+ * @throws {Error} where a folder with files has no line, or a line no folder.
+ */
 function tree(): string {
-  const lines = FOLDERS.flatMap((folder) => {
-    const names = [...Deno.readDirSync(join(ROOT, folder))].filter(({ isFile, name }) => isFile && isSource(name)).map((
-      { name },
-    ) => name);
-    return [`${folder}/`, ...names.sort().map((name) => `  ${name.padEnd(24)} ${purpose(join(ROOT, folder, name))}`)];
-  });
-  return `<details>\n<summary>${lines.length} lines: every folder and file with its purpose</summary>\n\n\`\`\`\n${
-    lines.map((line) => line.trimEnd()).join("\n")
-  }\n\`\`\`\n\n</details>`;
-}
-
-function isSource(name: string): boolean {
-  return /\.(ts|rs)$/.test(name) && !/(_test|_tests|testing)\.(ts|rs)$/.test(name);
-}
-
-/** The first sentence of a file's opening comment. */
-function purpose(path: string): string {
-  const text = Deno.readTextFileSync(path);
-  const comment = text.match(/^\/\*\*([\s\S]*?)\*\//)?.[1].replace(/^\s*\* ?/gm, "") ??
-    text.match(/^(?:\/\/[!/]?.*\n)+/)?.[0].replace(/^\/\/[!/]? ?/gm, "") ?? "";
-  const sentence = comment.trim().split(/\n\s*\n/)[0].replace(/\s+/g, " ").match(/^.*?\.(?=\s|$)|^.*$/)?.[0] ?? "";
-  if (sentence === "") {
-    throw new Error(`Cannot describe ${relative(ROOT, path)}: it has no opening comment, expected one`);
+  const found = new Set<string>();
+  const search = (folder: string) => {
+    for (const { name, isDirectory, isFile } of Deno.readDirSync(join(ROOT, folder))) {
+      if (isFile) found.add(folder);
+      else if (isDirectory && !/^(target|node_modules|__pycache__)$/.test(name)) search(`${folder}/${name}`);
+    }
+  };
+  for (const top of ["bin", "src", "tasks", "ffi/src", "kernels_cu", "links", "docs", "dev"]) search(top);
+  for (const folder of found) {
+    const isTold = folder in FOLDERS || /^(links|dev\/golden)\/|\/page$/.test(folder);
+    if (!isTold) throw new Error(`Cannot draw the tree: ${folder} has no purpose, expected one in dev/gen_readme.ts`);
   }
-  return sentence.replace(/[.:;]$/, "").slice(0, 100);
+  for (const folder of Object.keys(FOLDERS)) {
+    if (![...found].some((path) => path === folder || path.startsWith(`${folder}/`))) {
+      throw new Error(`Cannot draw the tree: there is no folder ${folder}, expected none in dev/gen_readme.ts`);
+    }
+  }
+  const lines = Object.entries(FOLDERS).map(([folder, purpose]) => `${`${folder}/`.padEnd(20)} ${purpose}`);
+  return `\`\`\`\n${lines.join("\n")}\n\`\`\``;
 }
 
 /** Lays Markdown out as `deno fmt` does. */
