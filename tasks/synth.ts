@@ -8,7 +8,7 @@ import { Random } from "../src/data/random.ts";
 import type { Message } from "../src/data/conversation.ts";
 import type { Log } from "../src/data/log.ts";
 import { SILENT } from "../src/data/log.ts";
-import { readJsonLines } from "../src/data/text_file.ts";
+import { parseJson, readJsonLines } from "../src/data/text_file.ts";
 import { WaitLock } from "../src/data/wait_lock.ts";
 import { type ChatEndpoint, RefusedAnswer, requestChat } from "./chat_request.ts";
 import { checkMessages } from "./messages.ts";
@@ -159,7 +159,7 @@ function parseAnswer(content: string, index: number): Message[] {
   const where = `answer ${index}`;
   let value: unknown;
   try {
-    value = JSON.parse(content);
+    value = parseJson(content);
   } catch (cause) {
     throw new SyntaxError(`Cannot read ${where}: ${(cause as Error).message}, expected JSON`, { cause });
   }

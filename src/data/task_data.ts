@@ -10,6 +10,7 @@ import { existsSync } from "node:fs";
 import { basename, join } from "@std/path";
 import { loadArrow, ParquetFile } from "./parquet.ts";
 import { ORIGINALS } from "./task_originals.ts";
+import { parseJson } from "./text_file.ts";
 
 /** One split of a data set on the hub. */
 export interface TaskSet {
@@ -104,7 +105,7 @@ export function readManifest(folder: string): string[] {
   const path = join(folder, "manifest.json");
   let names: unknown;
   try {
-    names = JSON.parse(Deno.readTextFileSync(path));
+    names = parseJson(Deno.readTextFileSync(path));
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound) && !(cause instanceof SyntaxError)) throw cause;
     const what = cause instanceof SyntaxError ? cause.message : "it is missing";

@@ -29,6 +29,19 @@ export async function readText(path: string): Promise<string> {
 }
 
 /**
+ * Parses JSON, with a message of one line: the engine's own quotes the text, line breaks included.
+ *
+ * @throws {SyntaxError} whose message says what is wrong.
+ */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new SyntaxError((cause as Error).message.replace(/\s+/g, " "), { cause });
+  }
+}
+
+/**
  * Reads JSON lines; blank lines are passed over.
  *
  * @throws {SyntaxError} naming the line that is no JSON.
@@ -38,7 +51,7 @@ export async function readJsonLines(path: string): Promise<Line<unknown>[]> {
   for (const [i, text] of (await readText(path)).split("\n").entries()) {
     if (pythonStrip(text) === "") continue;
     try {
-      rows.push({ line: i + 1, value: JSON.parse(text) });
+      rows.push({ line: i + 1, value: parseJson(text) });
     } catch (cause) {
       const what = (cause as Error).message;
       throw new SyntaxError(`Cannot read "${path}", line ${i + 1}: ${what}, expected one JSON value a line`, { cause });

@@ -38,21 +38,32 @@ export async function extractZip(path: string, folder: string): Promise<void> {
   using file = Deno.openSync(path);
   for (const entry of readDirectory(file, path)) {
     const target = join(folder, entry.name);
-    if (entry.name.endsWith("/")) {
-      Deno.mkdirSync(target, { recursive: true });
-      continue;
+    const isFolder = entry.name.endsWith("/");
+    Deno.mkdirSync(folder, { recursive: true });
+    let out: Deno.FsFile | undefined;
+    try {
+      Deno.mkdirSync(isFolder ? target : dirname(target), { recursive: true });
+      if (!isFolder) out = Deno.openSync(target, { write: true, createNew: true });
+    } catch (cause) {
+      // Such as a name that is a file and a folder at once, or too long for this system.
+      throw new Error(`Cannot unpack ${show(entry.name)} of "${path}": ${(cause as Error).message}`, { cause });
     }
-    Deno.mkdirSync(dirname(target), { recursive: true });
-    await extractEntry(file, entry, { path, target });
+    if (out) await extractEntry(file, entry, { path, out });
   }
+}
+
+/** A name for a message: in one line, and not without end. */
+function show(name: string): string {
+  return JSON.stringify(name.slice(0, 200));
 }
 
 async function extractEntry(
   file: Deno.FsFile,
   entry: Entry,
-  { path, target }: { path: string; target: string },
+  { path, out }: { path: string; out: Deno.FsFile },
 ): Promise<void> {
-  const refuse = (what: string) => new Error(`Cannot unpack "${entry.name}" of "${path}": ${what}`);
+  using _ = out;
+  const refuse = (what: string) => new Error(`Cannot unpack ${show(entry.name)} of "${path}": ${what}`);
   const header = readAt(file, entry.offset, 30);
   const view = viewOf(header);
   if (header.length < 30 || view.getUint32(0, true) !== LOCAL) throw refuse("its header is missing");
@@ -68,7 +79,6 @@ async function extractEntry(
     },
   });
   const plain = entry.method === 0 ? packed : packed.pipeThrough(new DecompressionStream("deflate-raw"));
-  using out = Deno.openSync(target, { write: true, createNew: true });
   let size = 0, crc = 0;
   try {
     for await (const chunk of plain) {
@@ -100,6 +110,7 @@ function readDirectory(file: Deno.FsFile, path: string): Entry[] {
   const count = tailView.getUint16(at + 10, true);
   const [bytes, offset] = [tailView.getUint32(at + 12, true), tailView.getUint32(at + 16, true)];
   if (count === 0xffff || offset === 0xffffffff) throw refuse("it is a zip64 file, expected one below 4 GiB");
+  if (offset + bytes > sizeBytes) throw refuse("its directory lies behind its end, expected a whole zip file");
   const directory = readAt(file, offset, bytes);
   const view = viewOf(directory);
   const entries: Entry[] = [];
@@ -111,19 +122,18 @@ function readDirectory(file: Deno.FsFile, path: string): Entry[] {
     const u16 = (field: number) => view.getUint16(next + field, true);
     const u32 = (field: number) => view.getUint32(next + field, true);
     const name = new TextDecoder().decode(directory.subarray(next + 46, next + 46 + u16(28)));
-    if (!isSafeName(name)) {
-      throw refuse(`entry ${JSON.stringify(name)} would leave the folder, expected a path inside it`);
-    }
+    const shown = `entry ${show(name)}`;
+    if (!isSafeName(name)) throw refuse(`${shown} would leave the folder, expected a path inside it`);
     // The upper half of the attributes is the Unix mode: a link could lead out of the folder.
     const kind = (u32(38) >>> 16) & 0o170000;
     if (kind !== 0 && kind !== 0o100000 && kind !== 0o040000) {
-      throw refuse(`entry "${name}" is a link or a device, expected files and folders`);
+      throw refuse(`${shown} is a link or a device, expected files and folders`);
     }
-    if (u16(8) & 1) throw refuse(`entry "${name}" is encrypted, expected a plain one`);
+    if (u16(8) & 1) throw refuse(`${shown} is encrypted, expected a plain one`);
     if (u16(10) !== 0 && u16(10) !== 8) {
-      throw refuse(`entry "${name}" has method ${u16(10)}, expected 0 or 8 (deflate)`);
+      throw refuse(`${shown} has method ${u16(10)}, expected 0 or 8 (deflate)`);
     }
-    if (names.has(name)) throw refuse(`entry "${name}" is there twice, expected every name once`);
+    if (names.has(name)) throw refuse(`${shown} is there twice, expected every name once`);
     names.add(name);
     entries.push({ name, method: u16(10), crc: u32(16), packedBytes: u32(20), sizeBytes: u32(24), offset: u32(42) });
     next += 46 + u16(28) + u16(30) + u16(32);
