@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "2eae64bcfcab5e66afdc73c7219e79b9"
+#define NC_ABI_HASH "1c0e0bb1ca2cb3fb16a05c4e1377c8d6"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2

@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "2eae64bcfcab5e66afdc73c7219e79b9";
+pub const ABI_HASH: &str = "1c0e0bb1ca2cb3fb16a05c4e1377c8d6";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -388,6 +388,7 @@ const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, i64, i64) -> i
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32, *mut u8, i64, *mut u8, i32, i64) -> i32 =
     crate::nc_file_write;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i32) -> i32 = crate::nc_disk_free;
+const _: unsafe extern "C" fn(*mut Context, i32, i64, i32) -> i32 = crate::nc_limit_process;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut u8, i64, i64, i64) -> i32 = crate::nc_bpe_trainer_create;
 const _: unsafe extern "C" fn(*mut Context, *mut u8, *mut c_void, *mut u8, *mut u8, i64, i64, i32) -> i32 =
     crate::nc_bpe_trainer_feed;

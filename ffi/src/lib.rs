@@ -13,6 +13,7 @@ pub mod cpu;
 mod file;
 mod guard;
 pub mod parquet_io;
+mod process;
 mod runtime;
 
 pub use bpe::*;
@@ -21,4 +22,5 @@ pub use cpu::*;
 pub use file::*;
 pub use guard::{Error, Result};
 pub use parquet_io::*;
+pub use process::*;
 pub use runtime::*;

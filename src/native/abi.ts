@@ -315,6 +315,12 @@ const file = {
     lib: "cpu",
     args: ["ctx: ptr", "out: buf", "path: buf", "pathBytes: i32"],
   },
+  nc_limit_process: {
+    doc:
+      "Limits another process of this user with prlimit(2): dataBytes of private writable memory (RLIMIT_DATA) and cpuSeconds of processor time (RLIMIT_CPU), then SIGKILL. Limits are only lowered. UNSUPPORTED where the system has no such call. ctx may be null.",
+    lib: "cpu",
+    args: ["ctx: ptr", "pid: i32", "dataBytes: i64", "cpuSeconds: i32"],
+  },
 } as const satisfies Record<string, AbiRow>;
 
 const loss = {

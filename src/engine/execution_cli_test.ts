@@ -1,0 +1,228 @@
+/** What programs must not be able to do, each tried in a real sandbox process. */
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { type Execution, type Kind, PythonPool } from "./execution.ts";
+import { temporaryFolder } from "../../dev/testing.ts";
+
+interface Case {
+  readonly code: string;
+  readonly kind: Kind;
+  /** Must be in the text of the exception. */
+  readonly error?: string;
+  readonly stdout?: string;
+}
+
+/** Opens the way to JavaScript that the import system closes: everything behind it must hold without that. */
+const BRIDGE = `
+import sys
+sys.meta_path[:] = sys.meta_path[1:]
+import _pyodide_core
+thing = _pyodide_core.to_js([1])
+`;
+
+const CASES: Record<string, Case> = {
+  "a program that ends": { code: "print('a'); x = 1", kind: "ok", stdout: "a\n" },
+  "a failed assertion": { code: "assert 1 == 2, 'no'", kind: "assertion", error: "AssertionError: no" },
+  "an exception": { code: "1/0", kind: "error", error: "ZeroDivisionError: division by zero" },
+  "a syntax error": { code: "def", kind: "error", error: "SyntaxError: invalid syntax (<string>, line 1)" },
+  "a zero byte": { code: "x = 1\0\nassert False", kind: "error", error: "null bytes" },
+  "a coding comment": { code: "# coding: latin-1\nassert 'é' == chr(233)", kind: "ok" },
+  "an infinite loop": { code: "while True: pass", kind: "timeout" },
+  "a number without end": { code: "9**9**9", kind: "timeout" },
+  "a regular expression without end": { code: "import re; re.match('(a+)+$', 'a'*64 + 'b')", kind: "timeout" },
+  "a loop that catches everything": {
+    code: "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+    kind: "timeout",
+  },
+  "os.fork": { code: "import os; os.fork()", kind: "denied" },
+  "posix.fork": { code: "import posix; posix.fork()", kind: "denied" },
+  "os.system": { code: "import os; os.system('echo hi')", kind: "denied" },
+  "posix.system": { code: "import posix; posix.system('echo hi')", kind: "denied" },
+  "os.kill": { code: "import os; os.kill(os.getppid(), 9)", kind: "denied" },
+  "subprocess": { code: "import subprocess; subprocess.run(['ls'])", kind: "denied" },
+  "threads": { code: "import threading; threading.Thread(target=print).start()", kind: "denied" },
+  "processes": { code: "import multiprocessing; multiprocessing.Process(target=print).start()", kind: "error" },
+  "10 GB": { code: "bytearray(10 << 30)", kind: "memory" },
+  "10 GB in a list": { code: "[0] * (10 << 30)", kind: "memory" },
+  "1 GB": { code: "bytearray(1 << 30)", kind: "memory", error: "MemoryError" },
+  "memory piece by piece": { code: "x = []\nwhile True: x.append(bytearray(10**6))", kind: "memory" },
+  "memory in files": { code: "f = open('x', 'wb')\nwhile True: f.write(bytes(10**7))", kind: "memory" },
+  "recursion": { code: "def f(): f()\nf()", kind: "error", error: "RecursionError" },
+  "recursion without its limit": {
+    code: "import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()",
+    kind: "error",
+    error: "the interpreter stopped",
+  },
+  "/etc/passwd": { code: "open('/etc/passwd').read()", kind: "error", error: "FileNotFoundError" },
+  "the machine's folders": {
+    code: "import os; print(sorted(os.listdir('/')), os.listdir('.'), sorted(os.listdir('/home')))",
+    kind: "ok",
+    stdout: "['dev', 'home', 'lib', 'proc', 'tmp'] [] ['program', 'web_user']\n",
+  },
+  "sockets": { code: "import socket; socket.create_connection(('1.2.3.4', 80))", kind: "denied" },
+  "_socket": { code: "import _socket; _socket.socket().connect(('1.2.3.4', 80))", kind: "denied" },
+  "a listening socket": {
+    code: "import _socket; s = _socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()",
+    kind: "denied",
+  },
+  "import js": { code: "import js; js.Deno", kind: "denied" },
+  "import pyodide": { code: "from pyodide.code import run_js; run_js('1')", kind: "denied" },
+  "import pyodide_js": { code: "import pyodide_js; pyodide_js.FS", kind: "denied" },
+  "code from strings": {
+    code: `${BRIDGE}thing.constructor.constructor("return globalThis")()`,
+    kind: "denied",
+    error: "EvalError",
+  },
+  "polluted prototypes": {
+    code: `${BRIDGE}
+for proto in (thing.constructor.prototype, thing.constructor.constructor.prototype):
+    for name in ("toJSON", "push", "call", "apply", "toString"):
+        try: setattr(proto, name, lambda *a: "passed")
+        except Exception: pass
+assert False`,
+    kind: "assertion",
+  },
+  "a polluted Object.prototype": {
+    code: `${BRIDGE}
+try: _pyodide_core.to_js({}).constructor.prototype.toJSON = 1
+except Exception: pass
+assert not hasattr(_pyodide_core.to_js({}), "toJSON")`,
+    kind: "ok",
+  },
+  "printing 1 GB": { code: "for i in range(1000): print('x' * 10**6)", kind: "ok" },
+  "sys.exit": { code: "import sys; sys.exit(0)", kind: "error", error: "SystemExit: 0" },
+  "os._exit": { code: "import os; os._exit(0)", kind: "error" },
+  "os._exit in a test": { code: "def check(f):\n  import os\n  os._exit(0)\ncheck(1)\nassert False", kind: "error" },
+  "overwritten builtins": {
+    code: "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.BaseException = int\nassert False",
+    kind: "assertion",
+  },
+  "an overwritten exec": {
+    code: "import builtins, sys\nbuiltins.exec = builtins.compile = print\nsys.excepthook = print\nassert False",
+    kind: "assertion",
+  },
+  "a verdict in the output": { code: "print('0' * 32 + 'O', flush=True); assert False", kind: "assertion" },
+  "a verdict on every descriptor": {
+    code:
+      "import os\nfor fd in range(3, 20):\n  try: os.write(fd, b'0' * 32 + b'O')\n  except OSError: pass\nassert False",
+    kind: "assertion",
+  },
+  "an exception whose text hangs": {
+    code: "class E(Exception):\n  def __str__(self):\n    while True: pass\nraise E",
+    kind: "timeout",
+  },
+  "an exception whose text fails": {
+    code: "class E(Exception):\n  def __str__(self): raise ValueError\nraise E",
+    kind: "error",
+    error: "E: ",
+  },
+  "an exception that claims to be another": {
+    code: "class E(Exception):\n  __class__ = AssertionError\n  errno = 1\nraise E",
+    kind: "error",
+  },
+  "closed streams": {
+    code: "import sys, os\nsys.stdout.close(); sys.stderr.close()\nos.close(1); os.close(2)",
+    kind: "ok",
+  },
+  "the end of the input": { code: "input()", kind: "error", error: "EOFError" },
+};
+
+Deno.test("PythonPool contains what programs try", async () => {
+  // Endless ones get little time, the others enough for a machine that is busy.
+  await using short = await PythonPool.open({ timeoutMs: 1500, size: 1 });
+  await using long = await PythonPool.open({ timeoutMs: 60_000, size: 1 });
+  const results = await Promise.all(
+    Object.entries(CASES).map(async ([name, { code, kind }]): Promise<[string, Execution]> => {
+      return [name, await (kind === "timeout" ? short : long).run(code)];
+    }),
+  );
+  const kinds = (of: (name: string, execution: Execution) => string) =>
+    Object.fromEntries(results.map(([name, execution]) => [name, of(name, execution)]));
+  assertEquals(kinds((_, { kind }) => kind), kinds((name) => CASES[name].kind));
+  for (const [name, { kind, error, stdout, durationMs }] of results) {
+    const expected = CASES[name];
+    if (expected.error) assertStringIncludes(error, expected.error, name);
+    if (expected.stdout !== undefined) assertEquals(stdout, expected.stdout, name);
+    assert(stdout.length <= 65_536, name);
+    if (kind === "timeout") assert(durationMs >= 1500 && durationMs < 6000, `${name}: ${durationMs} ms`);
+  }
+});
+
+Deno.test("PythonPool gives each program a fresh interpreter and an empty environment", async () => {
+  Deno.env.set("NANOCHAT_TEST_SECRET", "do not tell");
+  await using pool = await PythonPool.open({ size: 1 });
+  const spoil =
+    "import builtins, sys, os\nbuiltins.len = None\nsys.modules['math'] = None\nopen('left', 'w').write('x')\n" +
+    "builtins.mark = 1\nos.environ['mark'] = '1'";
+  assertEquals((await pool.run(spoil)).kind, "ok");
+  const look = "import math, os\nassert len([1]) == 1 and 'mark' not in os.environ and not os.listdir('.')\n" +
+    "try: mark\nexcept NameError: print(dict(os.environ))";
+  const { kind, stdout } = await pool.run(look);
+  assertEquals(kind, "ok");
+  assertMatch(stdout, /'HOME': '\/home\/program'/);
+  for (const word of ["NANOCHAT", "do not tell", Deno.cwd()]) assert(!stdout.includes(word), word);
+});
+
+Deno.test("PythonPool repeats a verdict: hashes and random numbers start alike", async () => {
+  await using pool = await PythonPool.open();
+  const code = "import random\nprint(hash('a'), random.random(), list({'x', 'y', 'z'}))";
+  const [first, second] = await Promise.all([pool.run(code), pool.run(code)]);
+  assertEquals([first.kind, first.stdout], ["ok", second.stdout]);
+});
+
+Deno.test("PythonPool keeps memory within its limit by the resident size too", async () => {
+  await using pool = await PythonPool.open({ size: 1, guard: "resident", memoryBytes: 64 << 20, timeoutMs: 20_000 });
+  const { kind } = await pool.run("f = open('x', 'wb')\nwhile True: f.write(bytes(10**6))");
+  assertEquals(kind, "memory");
+  assertEquals((await pool.run("print(1)")).stdout, "1\n");
+});
+
+Deno.test("PythonPool replaces a process that was killed while it waited, and leaves none behind", async () => {
+  const mine = async () => {
+    const { stdout } = await new Deno.Command("ps", { args: ["-o", "pid=,args=", "--ppid", String(Deno.pid)] })
+      .output();
+    return new TextDecoder().decode(stdout).split("\n").filter((line) => line.includes("child.js"))
+      .map((line) => parseInt(line));
+  };
+  {
+    await using pool = await PythonPool.open({ size: 1 });
+    const before = await mine();
+    assertEquals(before.length, 1);
+    Deno.kill(before[0], "SIGKILL");
+    assertEquals((await pool.run("print(2)")).stdout, "2\n");
+  }
+  assertEquals(await mine(), []);
+});
+
+Deno.test("PythonPool ends what waits when it is closed", async () => {
+  const pool = await PythonPool.open({ size: 1, timeoutMs: 60_000 });
+  const promises = ["while True: pass", "1"].map((code) =>
+    assertRejects(() => pool.run(code), Error, "pool is closed")
+  );
+  await pool[Symbol.asyncDispose]();
+  await Promise.all(promises);
+  await assertRejects(() => pool.run("1"), Error, "pool is closed");
+});
+
+Deno.test("a sandbox process refuses to start with a permission too many", async () => {
+  const child = join(import.meta.dirname!, "sandbox", "child.js");
+  const assets = join(import.meta.dirname!, "..", "..", "dist", "sandbox");
+  using folder = temporaryFolder();
+  for (
+    const [flag, what] of [["--allow-env", "env"], ["--allow-sys", "sys"], ["--allow-net", "net"], [
+      "--allow-run",
+      "run",
+    ]]
+  ) {
+    const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock", flag],
+        ...[`--allow-read=${assets}`, "--v8-flags=--disallow-code-generation-from-strings", child, assets, "1000"],
+      ],
+      cwd: folder.path,
+      clearEnv: true,
+      stdin: "null",
+    }).output();
+    assertEquals([code, new TextDecoder().decode(stdout)], [1, `granted: ${what}\n`]);
+  }
+});

@@ -1,0 +1,227 @@
+/**
+ * One process that runs one Python program: started without any permission but reading the assets, which it gives back; limited in
+ * memory once it is ready; killed at the deadline. What happens inside is in child.js.
+ */
+import { join } from "@std/path";
+import { type Answer, answerLimit, makeNonce, readAnswer } from "./frame.ts";
+import { limitByKernel, ResidentGuard } from "./memory.ts";
+
+/** Limits of a program. */
+export interface Limits {
+  /** Time from the moment that the program is handed over. */
+  readonly timeoutMs: number;
+  /** Memory beyond what the interpreter itself has. */
+  readonly memoryBytes: number;
+  /** Bytes of stdout and of stderr that are kept. */
+  readonly outputBytes: number;
+  /** How the outer memory limit is set; the kernel where it can. */
+  readonly guard?: "kernel" | "resident";
+}
+
+/** Verdict of a program. */
+export interface Execution extends Answer {
+  readonly durationMs: number;
+}
+
+const PAGE = 65_536; // bytes of a WebAssembly page
+const MIB = 1 << 20;
+const START_LIMIT_MS = 60_000; // 0.3 s on a free machine
+const JS_HEAP_MIB = 256;
+const OUTER_SLACK = 144 * MIB; // V8's own heap and buffers, beyond what Python may take
+const STDERR_KEPT = 4096;
+
+const here = import.meta.dirname ?? ".";
+/** Beside the packed program, else where `deno task build:sandbox` puts them. */
+const ASSET_FOLDERS = [join(here, "sandbox"), join(here, "..", "..", "..", "dist", "sandbox")];
+const CHILD_FILES = [join(here, "child.js"), join(here, "sandbox", "child.js")];
+
+function firstFile(paths: readonly string[]): string | undefined {
+  return paths.find((path) => {
+    try {
+      return Deno.statSync(path).isFile;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/**
+ * Finds the files of the sandbox.
+ *
+ * @throws {Error} where they are missing, with the command that makes them.
+ */
+export function findAssets(): { readonly child: string; readonly assets: string; readonly snapshotBytes: number } {
+  const snapshot = firstFile(ASSET_FOLDERS.map((folder) => join(folder, "snapshot.bin")));
+  const child = firstFile(CHILD_FILES);
+  if (snapshot === undefined || child === undefined) {
+    throw new Error(
+      `Cannot run Python: its files are not at ${ASSET_FOLDERS.join(" or ")}; run "deno task build:sandbox"`,
+    );
+  }
+  return { child, assets: Deno.realPathSync(join(snapshot, "..")), snapshotBytes: Deno.statSync(snapshot).size };
+}
+
+/** A process that is starting, ready, or has run its program. */
+export class SandboxProcess {
+  /** Settles when a program may be given. @throws {Error} where the process could not start or was granted anything. */
+  readonly ready: Promise<void>;
+  readonly #child: Deno.ChildProcess;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #limits: Limits;
+  readonly #stderr: Promise<string>;
+  #guard: ResidentGuard | undefined;
+  #ended = false;
+
+  /** Starts a process in an empty folder. @throws {Error} as `findAssets`. */
+  constructor(folder: string, limits: Limits) {
+    const { child, assets, snapshotBytes } = findAssets();
+    const pages = Math.ceil((snapshotBytes + limits.memoryBytes) / PAGE);
+    const v8 = [
+      `--wasm-max-mem-pages=${pages}`,
+      `--max-old-space-size=${JS_HEAP_MIB}`,
+      "--disallow-code-generation-from-strings",
+    ];
+    this.#limits = limits;
+    this.#child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock"],
+        ...[`--allow-read=${assets.replaceAll(",", ",,")}`, `--v8-flags=${v8.join(",")}`, child],
+        ...[assets, String(limits.outputBytes)],
+      ],
+      cwd: folder,
+      clearEnv: true,
+      detached: true, // a Ctrl-C in the terminal is for us, not for it
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#reader = this.#child.stdout.getReader();
+    this.#stderr = readHead(this.#child.stderr, STDERR_KEPT);
+    void this.#child.status.then(() => this.#ended = true);
+    this.ready = this.#awaitReady();
+    this.ready.catch(() => {}); // who takes the process sees it
+  }
+
+  /** Number of the process. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Whether the process has ended. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  async #awaitReady(): Promise<void> {
+    const deadline = setTimeout(() => this.#kill(), START_LIMIT_MS);
+    let line = "";
+    while (!line.endsWith("\n") && line.length < STDERR_KEPT) {
+      const { value, done } = await this.#reader.read();
+      if (done) break;
+      line += new TextDecoder().decode(value);
+    }
+    clearTimeout(deadline);
+    if (line !== "ready\n") {
+      await this.kill();
+      const said = `${line}${await this.#stderr}`.trim() || `no answer within ${START_LIMIT_MS / 1000} s`;
+      throw new Error(`Cannot start the Python sandbox: ${said}, expected a process without any permission`);
+    }
+    const { memoryBytes, timeoutMs, guard = "kernel" } = this.#limits;
+    const bytes = memoryBytes + OUTER_SLACK;
+    // The processor limit ends a program whose parent was killed; the deadline always comes first.
+    const cpuSec = 10 + 4 * Math.ceil(timeoutMs / 1000);
+    if (guard === "resident" || !limitByKernel(this.pid, { bytes, cpuSec })) {
+      this.#guard = new ResidentGuard(this.pid, { bytes, kill: () => this.#kill() });
+    }
+  }
+
+  /** Runs a program; the process is used up. Call it once, when `ready` has settled. */
+  async run(code: string): Promise<Execution> {
+    const nonce = makeNonce();
+    const start = performance.now();
+    let timedOut = false;
+    const deadline = setTimeout(() => {
+      timedOut = true;
+      this.#kill();
+    }, this.#limits.timeoutMs);
+    try {
+      await this.#send(`${JSON.stringify({ nonce, code })}\n`);
+      const bytes = await this.#readAll(answerLimit(this.#limits.outputBytes));
+      await this.kill();
+      const answer = timedOut ? failure("timeout", "Execution timed out") : readAnswer(bytes, nonce);
+      return { ...answer ?? await this.#explain(bytes.length), durationMs: performance.now() - start };
+    } finally {
+      clearTimeout(deadline);
+      await this.kill();
+    }
+  }
+
+  /** Kills the process and waits for its end. */
+  async kill(): Promise<void> {
+    this.#kill();
+    this.#guard?.[Symbol.dispose]();
+    await this.#child.status;
+    await this.#reader.cancel().catch(() => {}); // a pipe of a dead process has nothing to say
+    await this.#child.stdin.abort().catch(() => {}); // it may be closed already
+    await this.#stderr;
+  }
+
+  #kill(): void {
+    if (this.#ended) return;
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It ended by itself meanwhile.
+    }
+  }
+
+  async #send(line: string): Promise<void> {
+    const writer = this.#child.stdin.getWriter();
+    try {
+      await writer.write(new TextEncoder().encode(line));
+      await writer.close();
+    } catch {
+      // The process died; what it left behind tells how.
+    } finally {
+      writer.releaseLock();
+    }
+  }
+
+  /** Reads to the end of the pipe; a process that writes more than an answer is killed. */
+  async #readAll(limit: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(limit + 1);
+    let length = 0;
+    for (;;) {
+      const { value, done } = await this.#reader.read();
+      if (done) return bytes.subarray(0, length);
+      const part = value.subarray(0, bytes.length - length);
+      bytes.set(part, length);
+      length += part.length;
+      if (length > limit) this.#kill();
+    }
+  }
+
+  /** Says why there is no answer. */
+  async #explain(length: number): Promise<Answer> {
+    if (this.#guard?.exceeded) return failure("memory", "MemoryError: the process passed its memory limit");
+    if (length > 0) return failure("error", "the process wrote something else than a verdict");
+    const { code, signal } = await this.#child.status;
+    const stderr = await this.#stderr;
+    const starved = /out of memory|memory allocation of|Cannot allocate memory|allocation failed/i.test(stderr);
+    if (signal === "SIGKILL" || (signal !== null && starved)) {
+      return failure("memory", `MemoryError: the process died at its memory limit (${signal})`);
+    }
+    return failure("error", `the process ended without a verdict (${signal ?? `code ${code}`})`);
+  }
+}
+
+function failure(kind: Answer["kind"], error: string): Answer {
+  return { kind, stdout: "", stderr: "", error };
+}
+
+/** Reads a stream to its end and keeps the first bytes as text. */
+async function readHead(stream: ReadableStream<Uint8Array>, kept: number): Promise<string> {
+  let text = "";
+  for await (const piece of stream) if (text.length < kept) text += new TextDecoder().decode(piece);
+  return text.slice(0, kept);
+}
