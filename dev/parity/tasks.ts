@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { numpyPermutation, Random } from "../../src/data/random.ts";
 import { rowsOf } from "../../src/data/task_data.ts";
 import { calculate } from "../../src/engine/calculator.ts";
+import { PythonPool } from "../../src/engine/execution.ts";
 import { arcTask } from "../../tasks/arc.ts";
 import { loadCustomJson } from "../../tasks/customjson.ts";
 import { extractAnswer, gsm8kTask } from "../../tasks/gsm8k.ts";
@@ -170,18 +171,37 @@ function draws(t: Parity, golden: Golden): void {
   }
 }
 
-/** Conversations, and how programs are taken out of completions; what programs do is the sandbox's to say. */
+/** Programs whose exception has another text here: no input instead of a refused one, refusals by name, no `quit`, our memory limit. */
+const OWN_TEXT = new Set(["stdin", "os_system", "quit", "memory"]);
+
+/** Conversations, how programs are taken out of completions, and what they do in the sandbox with the recorded limits. */
 async function humanEval(t: Parity, golden: Golden): Promise<void> {
-  const task = humanEvalTask(rowsOf(golden.raw_rows), () => false);
-  await hubTask(t, "humaneval", {
-    ...golden,
-    examples: golden.examples.map(({ conversation }: Golden) => ({ conversation })),
-  }, task);
+  await using pool = await PythonPool.open({ timeoutMs: 2000, memoryBytes: 256 << 20 });
+  const task = humanEvalTask(rowsOf(golden.raw_rows), async (program) => (await pool.run(program)).kind === "ok");
+  const examples = golden.examples.map(({ conversation, completions, evaluate }: Golden) => ({
+    conversation,
+    evaluate: Object.fromEntries(
+      Object.entries<string>(completions).map(([name, answer]) => [answer, { value: evaluate[name] }]),
+    ),
+  }));
+  await hubTask(t, "humaneval", { ...golden, examples }, task);
   for (const { text, value } of golden.extract_program) {
     t.equal(`humaneval code of ${JSON.stringify(text)}`, extractCode(text), value);
   }
   for (const { text, value } of golden.extract_imports) {
     t.equal(`humaneval imports of ${JSON.stringify(text)}`, extractImports(text), value);
+  }
+  for (const [name, { code, ...recorded }] of Object.entries<Golden>(golden.execute)) {
+    const { kind, stdout, stderr, error } = await pool.run(code);
+    const ours = {
+      success: kind === "ok",
+      stdout,
+      stderr,
+      error: OWN_TEXT.has(name) ? recorded.error : error || null,
+      timeout: kind === "timeout",
+      memory_exceeded: kind === "memory",
+    };
+    t.equal(`program ${name}`, ours, recorded);
   }
 }
 
