@@ -1,7 +1,9 @@
 /** `nanochat chat`: opens a model and talks. */
 import { blue } from "@std/fmt/colors";
 import { resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
+import { pythonTool } from "../engine/python_tool.ts";
 import { answerOnce, chatLoop } from "./chat.ts";
 import { LineInput } from "./chat_input.ts";
 import { Conversation } from "./conversation.ts";
@@ -22,6 +24,8 @@ export interface ChatFlags {
   readonly topP: number;
   readonly maxTokens: number;
   readonly seed?: number;
+  /** python: the calculator and the sandbox. */
+  readonly tools: "calculator" | "python";
   readonly deviceType: "cpu" | "cuda" | "";
   readonly threads: number;
   readonly dtype: string;
@@ -40,7 +44,10 @@ export async function chat(flags: ChatFlags, terminal: Terminal): Promise<number
   });
   terminal.info(loaded.chosen.why);
   const completes = loaded.chosen.source === "base";
-  const conversation = new Conversation(loaded.engine, loaded.tokenizer, { ...flags, completes });
+  // Opened before the first word, so that a sandbox that is missing or leaks stops the command and not an answer.
+  await using pool = flags.tools === "python" ? await PythonPool.open({ size: 1 }) : undefined;
+  const tool = pool && pythonTool(pool);
+  const conversation = new Conversation(loaded.engine, loaded.tokenizer, { ...flags, completes, tool });
   const isInteractive = Deno.stdin.isTerminal();
   const prompt = (text: string) => isInteractive && terminal.raw(blue(text));
   await using input = new LineInput(Deno.stdin.readable, { prompt });

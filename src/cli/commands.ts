@@ -5,7 +5,18 @@
  */
 import { type Command, command } from "./command.ts";
 import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, SYNTH, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
-import { atLeast, between, bool, type FlagTable, float, int, positiveOrOff, string, UsageError } from "./flags.ts";
+import {
+  atLeast,
+  between,
+  bool,
+  type FlagTable,
+  float,
+  int,
+  oneOf,
+  positiveOrOff,
+  string,
+  UsageError,
+} from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
 
 const BATCH_TOKENS = int(4096, {
@@ -219,6 +230,10 @@ export const COMMANDS: readonly Command[] = [
       }),
       "max-tokens": int(256, { help: "length of an answer", unit: "tokens", short: "m", check: atLeast(1) }),
       seed: int(undefined, { help: "same draws each time; without it every answer draws anew" }),
+      tools: oneOf(["calculator", "python"], {
+        default: "calculator",
+        help: "what the model may use; python: also programs, each in a process without permissions",
+      }),
       ...COMPUTE,
     },
     run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
