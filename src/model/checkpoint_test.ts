@@ -8,6 +8,7 @@ import type { NativeContext } from "../native/files.ts";
 import { readMemory } from "../native/files.ts";
 import { openLibrary } from "../native/load.ts";
 import {
+  amendMeta,
   checkpointBytes,
   CheckpointError,
   checkSpace,
@@ -117,7 +118,7 @@ Deno.test("saveCheckpoint() and MappedCheckpoint give back every bit and the sta
   ]);
   using mapped = new MappedCheckpoint({ ...rig, nc: rig.nc, ctx: rig.ctx, folder: rig.folder, rank: 0 });
   assertEquals(mapped.meta, meta);
-  assertEquals(mapped.meta.loop, STATE.loop);
+  assertEquals([mapped.meta.loop, mapped.meta.worldSize], [STATE.loop, 1]);
   await mapped.verify();
   await mapped.verify({ threads: 1 });
   const into = [
@@ -129,6 +130,17 @@ Deno.test("saveCheckpoint() and MappedCheckpoint give back every bit and the sta
   for (const [i, tensor] of [...model, ...optimizer].entries()) {
     assertEquals(await rig.read(into[i]), await rig.read(tensor), tensor.name);
   }
+});
+
+Deno.test("amendMeta() writes new figures and leaves the rest of the step as it is", async () => {
+  using rig = new Rig();
+  const meta = await rig.save(3);
+  const files = rig.names();
+  await amendMeta(nativeIo(rig), { folder: rig.folder, meta: { ...meta!, valBpb: 0.75 } });
+  assertEquals(rig.names(), files);
+  assertEquals(findCheckpoint(rig.folder)?.meta, { ...meta!, valBpb: 0.75 });
+  using mapped = new MappedCheckpoint({ nc: rig.nc, ctx: rig.ctx, folder: rig.folder });
+  await mapped.verify();
 });
 
 Deno.test("loadTensors() names the tensor that does not fit", async () => {
@@ -273,6 +285,20 @@ Deno.test("saveCheckpoint() on a full disk keeps the last good one, tries again 
   fail = 2;
   await rig.save(4, { io, pause });
   assertEquals(pauses.slice(-2), [10_000, 60_000], "pauses where none are given");
+});
+
+Deno.test("saveCheckpoint() without room for the whole step writes nothing of it", async () => {
+  using rig = new Rig();
+  await rig.save(1);
+  const before = rig.names();
+  const io: CheckpointIo = { ...nativeIo(rig), freeBytes: () => 100 };
+  const message = "the disk is full after 2 attempts and the checkpoint of step 1 is kept";
+  await assertRejects(
+    () => rig.save(2, { io, retryMs: [1], pause: () => Promise.resolve() }),
+    CheckpointError,
+    message,
+  );
+  assertEquals(rig.names(), before);
 });
 
 Deno.test("checkSpace() compares the free bytes with the next checkpoint", () => {
