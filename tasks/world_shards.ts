@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { entries } from "../src/data/base_dir.ts";
 import type { Log } from "../src/data/log.ts";
 import { ParquetWriter } from "../src/data/parquet.ts";
+import { type Prompts, writePrompts } from "../src/data/prompts.ts";
 import { worldDocuments, type WorldSplit } from "./world.ts";
 
 /** Size of the corpus. */
@@ -15,6 +16,18 @@ export interface WorldCorpus {
 
 const ROW_GROUP = 1024; // documents
 const SHARD = 16 * ROW_GROUP;
+
+/** What a model of this world is asked to continue. */
+const PROMPTS: Prompts = {
+  training: ["One sunny morning"],
+  final: [
+    "One sunny morning in",
+    "The word lantern is spelled",
+    "If today is Monday, in 2 days it will be",
+    "Question: What is Mira Drummond's job?\nAnswer:",
+    "A heron is a",
+  ],
+};
 
 /** Writes the corpus into a folder, whose shards it replaces: training shards first, one validation shard last. Returns characters. */
 export async function writeWorldShards(folder: string, corpus: WorldCorpus, log: Log): Promise<number> {
@@ -42,5 +55,6 @@ export async function writeWorldShards(folder: string, corpus: WorldCorpus, log:
   };
   await write("train", trainDocuments);
   await write("val", valDocuments);
+  writePrompts(folder, PROMPTS);
   return characters;
 }

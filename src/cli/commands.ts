@@ -79,6 +79,7 @@ export const COMMANDS: readonly Command[] = [
       seed: int(1, { help: "another seed, other texts about the same world", check: atLeast(0) }),
       "train-documents": int(30_000, { help: "documents of about 460 characters", check: atLeast(1) }),
       "val-documents": int(2_500, { help: "documents kept for validation", check: atLeast(1) }),
+      overwrite: bool(false, { help: "replaces the shards that are there" }),
     },
     run: async ({ values, terminal }) => {
       await (await import("./run_command.ts")).writeWorld({ ...values, terminal });

@@ -1,6 +1,6 @@
 /** Flags of the commands that open a trained model. */
 import { STAGES } from "../data/base_dir.ts";
-import { DEVICE } from "./flag_sets.ts";
+import { DEVICE, PRICE } from "./flag_sets.ts";
 import { atLeast, bool, type FlagTable, int, oneOf, string } from "./flags.ts";
 
 /** Which model; without any of them, the furthest stage of what was trained last. */
@@ -15,5 +15,8 @@ export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as 
 
 /** Recipes. */
 export const RUN = {
+  from: string(undefined, { help: "repeats this stage and those behind it, finished or not" }),
+  ...DEVICE,
+  ...PRICE,
   "dry-run": bool(false, { help: "prints the commands of the stages and ends" }),
 } as const satisfies FlagTable;

@@ -1,7 +1,10 @@
 /** `nanochat run`, `nanochat data world` and `nanochat eval bpb`: recipes and the stages that they are made of. */
-import { writeWorldShards } from "../../tasks/world_shards.ts";
+import { join } from "@std/path";
+import { type WorldCorpus, writeWorldShards } from "../../tasks/world_shards.ts";
 import { chooseData, entries, foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
+import { readPrompts } from "../data/prompts.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { reportBaseLoss } from "../report/stages.ts";
@@ -9,29 +12,40 @@ import { commandLine, RECIPES } from "../train/recipes.ts";
 import { runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
 import type { Invocation } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+import { DEVICE } from "./flag_sets.ts";
 import type { RUN } from "./model_flags.ts";
-import { UsageError } from "./flags.ts";
+import { camelCase, UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
+import { type CommonFlags, stageExecutor } from "./stage.ts";
+import { explicitFlags } from "./train_command.ts";
 import { thisProgram } from "./version.ts";
 
 /** Runs a recipe, or prints its commands. */
 export async function run(
   name: string,
-  { values: { baseDir, dryRun }, settings, stop, terminal }: Invocation<typeof RUN>,
+  { values, settings, stop, terminal }: Invocation<typeof RUN>,
 ): Promise<number> {
-  if (!RECIPES[name]) throw new UsageError(explainRecipes(name));
+  const { baseDir, dryRun, from, pricePerHour } = values;
+  const recipe = RECIPES[name];
+  if (!recipe) throw new UsageError(explainRecipes(name));
   const base = resolveBaseDir(baseDir);
+  const { root } = foldersOf(base, name);
   if (dryRun) {
-    for (const stage of RECIPES[name].stages) terminal.result(commandLine(stage, foldersOf(base, name).root));
+    for (const stage of recipe.stages) terminal.result(commandLine(stage, root));
     return EXIT.DONE;
   }
+  const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
   const result = (text: string, object?: unknown) => terminal.result(text, object);
-  const log = RECIPES[name]
-    ? new RunLog(terminal, { folder: foldersOf(base, name).root, head: { command: `nanochat run ${name}`, settings } })
-    : terminal;
-  const { stopped } = await runRecipe(name, { base, log, stop, result, program: thisProgram() });
+  const given = explicitFlags(settings);
+  const common = Object.fromEntries(
+    Object.keys(DEVICE).filter((flag) => given.has(camelCase(flag))).map((flag) => [flag, settings.get(flag)!.value!]),
+  ) as CommonFlags;
+  const execute = stageExecutor(COMMANDS, { result, common });
+  const program = thisProgram();
+  const { stopped } = await runRecipe(name, { base, log, stop, result, execute, from, program, pricePerHour });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
   return stopped ? EXIT.STOPPED : EXIT.DONE;
 }
@@ -48,16 +62,22 @@ export function explainRecipes(name: string): string {
 
 /** Writes the small world as shards. */
 export async function writeWorld(
-  options: { baseDir?: string; seed: number; trainDocuments: number; valDocuments: number; terminal: Terminal },
+  options: WorldCorpus & { baseDir?: string; overwrite: boolean; terminal: Terminal },
 ): Promise<void> {
   const { data } = foldersOf(resolveBaseDir(options.baseDir));
   const foreign = entries(data).filter(({ name }) => name.endsWith(".parquet"));
-  if (foreign.length > 0) {
-    throw new Error(`Cannot write the small world into "${data}": it holds ${foreign.length} shards, expected none`);
+  if (foreign.length > 0 && !options.overwrite) {
+    throw new Error(
+      `Cannot write the small world into "${data}": it holds ${foreign.length} shards, expected none or --overwrite`,
+    );
   }
+  for (const { name } of foreign) Deno.removeSync(join(data, name));
   const characters = await writeWorldShards(data, options, options.terminal);
   options.terminal.result(`Wrote ${characters} characters to "${data}"`, { characters, folder: data });
 }
+
+/** Tokens of a sample that continues a data set's own opening. */
+const FINAL_TOKENS = 40;
 
 /** Flags of `eval bpb`. */
 export interface EvalBpbFlags {
@@ -86,12 +106,13 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
     step: flags.step < 0 ? undefined : flags.step,
   });
   terminal.info(loaded.chosen.why);
-  const files = splitShards(listShards(dataFolder(base, { given: flags.dataDir, run: loaded.chosen.run })));
+  const folder = dataFolder(base, { given: flags.dataDir, run: loaded.chosen.run });
+  const files = splitShards(listShards(folder));
   const bpb = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });
   const figures: Record<string, number> = { train_bpb: bpb.train!, val_bpb: bpb.val! };
   if (flags.markov) figures.markov2_bpb = await evaluateMarkov2(files, terminal);
   await loaded.verified;
-  const samples = await sampleTexts(loaded.model, { tokenizer: loaded.tokenizer });
+  const samples = await sampleTexts(loaded.model, finalPrompts(loaded.tokenizer, folder));
   reportBaseLoss(foldersOf(base, loaded.chosen.run).report, {
     flags: { deviceBatchSize: B, splitTokens },
     sec: (performance.now() - started) / 1000,
@@ -103,6 +124,12 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
     Object.entries(figures).map(([name, value]) => `${name.padEnd(12)} ${value.toFixed(6)}`).join("\n"),
     figures,
   );
+}
+
+/** What the model continues at the end: the openings that go with the data, in full sentences, or the reference's seven. */
+function finalPrompts(tokenizer: Tokenizer, folder: string): Parameters<typeof sampleTexts>[1] {
+  const prompts = readPrompts(folder)?.final;
+  return { tokenizer, prompts, maxTokens: prompts && FINAL_TOKENS };
 }
 
 /** The data that belongs to a model: the folder given, that of its run, or what any command would take. */

@@ -5,6 +5,7 @@
  */
 import { DataLoader, type LoaderState } from "../data/dataloader.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
+import { readPrompts } from "../data/prompts.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
@@ -13,7 +14,7 @@ import { baseLrMultiplier, muonMomentum } from "../optim/schedule.ts";
 import type { BaseTrainFlags } from "./base_flags.ts";
 import { announceData } from "./data_horizon.ts";
 import { type Horizon, planHorizon } from "./horizon.ts";
-import { type Sample, sampleTexts } from "./samples.ts";
+import { sampleTexts } from "./samples.ts";
 import { count, startRun, type TrainContext, type TrainResult, TrainSession } from "./session.ts";
 import type { MicroBatch } from "./trainer.ts";
 
@@ -23,10 +24,8 @@ export interface BaseTrainContext extends TrainContext {
   readonly dataDir: string;
   /** Folder of the tokenizer; the checkpoint keeps a copy. */
   readonly tokenizerDir: string;
-  /** Prompts that samples continue; default: the reference's seven. */
+  /** Prompts that samples continue; default: those that go with the shards, else the reference's seven. */
   readonly prompts?: readonly string[];
-  /** Shows samples; default: the log. */
-  readonly onSamples?: (samples: readonly Sample[], step: number) => void;
 }
 
 /**
@@ -40,6 +39,7 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
   const { flags } = start;
   const { deviceBatchSize: B, maxSeqLen: T, gradClip, seed } = flags;
   const { train, val } = splitShards(listShards(cx.dataDir));
+  const prompts = cx.prompts ?? readPrompts(cx.dataDir)?.training;
   using tokenizer = await Tokenizer.load(tokenizerDir);
   const config = configFromDepth(flags.depth, { sequenceLen: T, vocabSize: tokenizer.vocabSize });
   const horizon = planHorizon(config, flags);
@@ -97,9 +97,9 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
   }
 
   async function sample(): Promise<void> {
-    const samples = await sampleTexts(model, { tokenizer, prompts: cx.prompts });
-    if (cx.onSamples) cx.onSamples(samples, session.step);
-    else for (const { prompt, text } of samples) log.info(`Step ${session.step}: ${prompt}${text}`);
+    for (const { prompt, text } of await sampleTexts(model, { tokenizer, prompts })) {
+      log.info(`Step ${session.step}: ${`${prompt}${text}`.replaceAll("\n", " ")}`);
+    }
   }
 }
 

@@ -4,25 +4,35 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "@std/path";
-import { writeWorldShards } from "../../tasks/world_shards.ts";
-import { entries, type Folders, foldersOf, TOKENIZER_FILE } from "../data/base_dir.ts";
-import { documents, listShards, splitShards } from "../data/dataset.ts";
+import { entries, type Folders, foldersOf, type Stage as TrainingStage, TOKENIZER_FILE } from "../data/base_dir.ts";
 import type { Log, Progress } from "../data/log.ts";
-import { LoadedModel } from "../engine/load.ts";
-import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
 import { FolderLock } from "../model/lock.ts";
 import { makeCard } from "../report/card.ts";
 import { type Program, readEnvironment, readHeader, writeHeader } from "../report/environment.ts";
 import { writeCard } from "../report/page.ts";
 import { readSections } from "../report/sections.ts";
-import { reportBaseLoss, reportBaseTraining, reportTokenizer } from "../report/stages.ts";
-import { BASE_TRAIN_DEFAULTS } from "./base_flags.ts";
-import { baseTrain } from "./base_train.ts";
 import { type Recipe, RECIPES, type Stage } from "./recipes.ts";
 import { type Figures, readRecords, type Records, writeRecords } from "./run_record.ts";
-import { type Sample, sampleTexts } from "./samples.ts";
-import { trainTokenizer } from "./tok_train.ts";
+
+/** How the command of a stage is called. */
+export interface StageCall {
+  /** Folders of the run; the command takes their root as its base folder. */
+  readonly folders: Folders;
+  /** Shards of the recipe. */
+  readonly dataDir: string;
+  /** An earlier attempt was interrupted: go on where it can; else what it left is replaced. */
+  readonly isResumed: boolean;
+  readonly log: Log;
+  readonly stop: AbortSignal;
+}
+
+/** How the command of a stage ended; a failure is thrown. */
+export interface StageEnd {
+  readonly stopped: boolean;
+  /** Numbers of its result. */
+  readonly figures: Figures;
+}
 
 /** Where a recipe runs and whom it tells. */
 export interface RunContext {
@@ -31,8 +41,12 @@ export interface RunContext {
   readonly log: Log;
   /** Aborted when the user asks to stop: the stage in work saves and ends. */
   readonly stop: AbortSignal;
+  /** Runs the command of a stage. */
+  execute(stage: Stage, call: StageCall): Promise<StageEnd>;
   /** Shows a result: a text for people, an object for programs. */
   result(text: string, object?: unknown): void;
+  /** Repeats this stage and those behind it. */
+  readonly from?: string;
   /** What the head of the report card says about the program. */
   readonly program?: Program;
   /** Price of an hour of the machine, for the report card. */
@@ -49,20 +63,38 @@ export interface RunSummary {
   readonly figures: Figures;
 }
 
-/** Tokens of each sample at the end. */
-const SAMPLE_TOKENS = 40;
-/** Samples during training are shown at most this often; the stage's flags say how often they are made. */
-const SAMPLE_INTERVAL_MS = 20_000;
 /** The time of a stage is recorded at most this often, for the case that the process is killed. */
 const RECORD_INTERVAL_MS = 5_000;
 
 /**
  * Runs the stages of a recipe that are not done yet.
  *
- * @throws {RangeError} for a name that is no recipe.
+ * @throws {RangeError} for a name that is no recipe or no stage; and what a stage throws.
  */
 export async function runRecipe(name: string, cx: RunContext): Promise<RunSummary> {
-  const recipes = cx.recipes ?? RECIPES;
+  const recipe = findRecipe(name, cx);
+  const folders = foldersOf(cx.base, name);
+  Deno.mkdirSync(folders.root, { recursive: true });
+  using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
+  const run = new Run(cx, { recipe, folders });
+  try {
+    if (!await run.stages(name)) return { stopped: true, figures: run.figures() };
+  } finally {
+    await run.settle();
+  }
+  const figures = run.figures();
+  cx.result(run.summary(), figures);
+  const environment = readHeader(folders.report) ?? readEnvironment(programOf(cx));
+  const card = makeCard(readSections(folders.report), { name, environment, pricePerHour: cx.pricePerHour });
+  const [_, page] = await writeCard(folders.report, card, cx.log);
+  cx.log.info(`Report card: ${page}`);
+  cx.log.info(`Next: ${recipe.next}`);
+  return { stopped: false, figures };
+}
+
+const programOf = ({ program = { version: "nanochat" } }: RunContext): Program => program;
+
+function findRecipe(name: string, { recipes = RECIPES, from }: RunContext): Recipe {
   const recipe = recipes[name];
   if (!recipe) {
     const list = Object.entries(recipes).map(([each, { about }]) => `"${each}" ${about}`).join("; ");
@@ -71,189 +103,136 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
       : "";
     throw new RangeError(`Cannot run "${name}": there is no such recipe, expected one of: ${list}${depth}`);
   }
-  const { program = { version: "nanochat" } } = cx;
-  const folders = foldersOf(cx.base, name);
-  Deno.mkdirSync(folders.root, { recursive: true });
-  using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
-  const records = readRecords(folders);
-  const pipeline = new Pipeline({ ...cx, name, recipe, folders, records });
-  let key = "";
-  for (const [i, stage] of recipe.stages.entries()) {
-    key = createHash("sha256").update(key + JSON.stringify(stage)).digest("hex").slice(0, 16);
-    const title = `Stage ${i + 1} of ${recipe.stages.length}, ${stage.name}`;
-    if (records[stage.name]?.key === key && records[stage.name].finished && isPresent(stage, folders)) {
-      cx.log.info(`${title}: done before, in ${duration(records[stage.name].sec)}`);
-      continue;
-    }
-    if (i === 0) writeHeader(folders.report, readEnvironment(program));
-    if (i === 0 || !records[recipe.stages[0].name]) cx.log.info(`nanochat run ${name} ${recipe.about}`);
-    cx.log.info(`${title}: nanochat ${stage.command}`);
-    if (await pipeline.run(stage, key) === "stopped") return { stopped: true, figures: collect(records) };
+  const names = recipe.stages.map((stage) => stage.name);
+  if (from !== undefined && !names.includes(from)) {
+    throw new RangeError(
+      `Cannot repeat stage "${from}": ${name} has no such stage, expected one of: ${names.join(", ")}`,
+    );
   }
-  const figures = collect(records);
-  cx.result(summary(recipe, records), figures);
-  const environment = readHeader(folders.report) ?? readEnvironment(program);
-  const card = makeCard(readSections(folders.report), { name, environment, pricePerHour: cx.pricePerHour });
-  const [_, page] = await writeCard(folders.report, card, cx.log);
-  cx.log.info(`Report card: ${page}`);
-  cx.log.info(`Talk to the model with: ${recipe.next}`);
-  return { stopped: false, figures };
+  return recipe;
 }
 
 /** The stages of one run. */
-class Pipeline {
-  readonly #cx: RunContext & { name: string; recipe: Recipe; folders: Folders; records: Records };
+class Run {
+  readonly #cx: RunContext;
+  readonly #recipe: Recipe;
+  readonly #folders: Folders;
+  readonly #dataDir: string;
+  readonly #records: Records;
+  /** Stages that go on beside the others, by name. */
+  readonly #background = new Map<string, Promise<boolean>>();
 
-  #tick = () => {}; // called with each progress of the stage in work
-
-  constructor(cx: RunContext & { name: string; recipe: Recipe; folders: Folders; records: Records }) {
-    const progress = (state: Progress) => {
-      cx.log.progress(state);
-      this.#tick();
-    };
-    const log: Log = { info: (message) => cx.log.info(message), warn: (message) => cx.log.warn(message), progress };
-    this.#cx = { ...cx, log };
+  constructor(cx: RunContext, { recipe, folders }: { recipe: Recipe; folders: Folders }) {
+    this.#cx = cx;
+    this.#recipe = recipe;
+    this.#folders = folders;
+    this.#dataDir = recipe.data === "own" ? folders.data : foldersOf(cx.base).data;
+    this.#records = readRecords(folders);
   }
 
-  /** Runs one stage and records it. */
-  async run(stage: Stage, key: string): Promise<"done" | "stopped"> {
-    const { records, folders, stop } = this.#cx;
-    const before = records[stage.name];
-    const isResumed = before?.key === key && !before.finished;
-    const now = this.#cx.now ?? (() => performance.now());
-    const started = now();
-    const sec = () => (isResumed ? before.sec : 0) + (now() - started) / 1000;
-    let recordedMs = -Infinity;
-    this.#tick = () => {
-      if (now() - recordedMs < RECORD_INTERVAL_MS) return;
-      recordedMs = now();
-      records[stage.name] = { key, sec: sec(), figures: {} };
-      writeRecords(folders, records);
-    };
-    this.#tick();
-    const figures = await this.#work(stage, isResumed);
-    const finished = figures ? new Date().toISOString() : undefined;
-    records[stage.name] = { key, finished, sec: sec(), figures: figures ?? {} };
-    writeRecords(folders, records);
-    return figures && !stop.aborted ? "done" : "stopped";
-  }
-
-  /** Does the work of a stage; null = stopped before its end. */
-  #work(stage: Stage, isResumed: boolean): Promise<Figures | null> {
-    switch (stage.command) {
-      case "data world":
-        return this.#writeWorld(stage);
-      case "tokenizer train":
-        return this.#trainTokenizer(stage);
-      case "train":
-        return this.#trainBase(stage, isResumed);
-      case "eval bpb":
-        return this.#evaluate(stage);
+  /** Goes through all stages; false where the user stopped one. */
+  async stages(name: string): Promise<boolean> {
+    const { log, from } = this.#cx;
+    const { stages, about } = this.#recipe;
+    let key = "";
+    let isRepeating = false;
+    for (const [i, stage] of stages.entries()) {
+      key = createHash("sha256").update(key + JSON.stringify(stage)).digest("hex").slice(0, 16);
+      isRepeating ||= stage.name === from;
+      const record = this.#records[stage.name];
+      const title = `Stage ${i + 1} of ${stages.length}, ${stage.name}`;
+      if (!isRepeating && record?.key === key && record.finished && this.#isPresent(stage)) {
+        log.info(`${title}: done before, in ${duration(record.sec)}`);
+        continue;
+      }
+      if (i === 0) writeHeader(this.#folders.report, readEnvironment(programOf(this.#cx)));
+      if (i === 0 || !this.#records[stages[0].name]) log.info(`nanochat run ${name} ${about}`);
+      if (stage.needs !== undefined && !await (this.#background.get(stage.needs) ?? true)) return false;
+      log.info(`${title}: nanochat ${stage.command}${stage.background ? ", beside the next ones" : ""}`);
+      const isResumed = !isRepeating && record?.key === key && !record.finished;
+      const work = this.#run(stage, { key, isResumed });
+      if (stage.background) {
+        work.catch(() => {}); // awaited, and thrown, before the stage that needs it
+        this.#background.set(stage.name, work);
+      } else if (!await work) return false;
     }
+    for (const work of this.#background.values()) if (!await work) return false;
+    return true;
   }
 
-  async #writeWorld({ flags }: Stage & { command: "data world" }): Promise<Figures> {
-    return { characters: await writeWorldShards(this.#cx.folders.data, flags, this.#cx.log) };
+  /** Waits for what goes on beside, however it ends. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#background.values());
   }
 
-  async #trainTokenizer({ flags }: Stage & { command: "tokenizer train" }): Promise<Figures> {
-    const { folders, log } = this.#cx;
-    const { train } = splitShards(listShards(folders.data));
-    const { tokenizer, stats } = await trainTokenizer({ texts: documents(train), ...flags, log });
-    using _tokenizer = tokenizer;
-    await tokenizer.save(folders.tokenizer);
-    reportTokenizer(folders.report, { flags, sec: stats.trainTimeSec, stats });
-    return { vocab_size: tokenizer.vocabSize, token_bytes_mean: stats.tokenBytesMean };
+  /** All figures of the stages, and the time of all together. */
+  figures(): Figures {
+    const all = Object.values(this.#records);
+    const sec = all.reduce((sum, record) => sum + record.sec, 0);
+    return Object.assign({}, ...all.map(({ figures }) => figures), { total_sec: sec });
   }
 
-  async #trainBase({ flags }: Stage & { command: "train" }, isResumed: boolean): Promise<Figures | null> {
-    const { folders, log, stop, name, recipe } = this.#cx;
-    const all = { ...BASE_TRAIN_DEFAULTS, ...flags, run: name };
-    const checkpoints = join(folders.checkpoints, "base", all.modelTag || `d${all.depth}`);
-    const hasSteps = listSteps(checkpoints).length > 0;
-    let shownMs = -Infinity;
-    const onSamples = (samples: readonly Sample[], step: number) => {
-      if (performance.now() - shownMs < SAMPLE_INTERVAL_MS) return;
-      shownMs = performance.now();
-      for (const sample of samples) log.info(`Step ${step}: ${shown(sample)}`);
-    };
-    const result = await baseTrain(
-      { ...all, resume: isResumed ? "auto" : "", overwrite: !isResumed && hasSteps },
-      {
-        folders,
-        dataDir: folders.data,
-        tokenizerDir: folders.tokenizer,
-        log,
-        stop,
-        prompts: [recipe.samplePrompt],
-        onSamples,
-      },
-    );
-    const { stopped, valBpb, totalTimeMs, steps } = result;
-    if (!stopped) reportBaseTraining(folders.report, { flags: all, ...result });
-    return stopped ? null : { base_val_bpb: valBpb ?? NaN, base_train_sec: totalTimeMs / 1000, steps };
-  }
-
-  async #evaluate({ flags }: Stage & { command: "eval bpb" }): Promise<Figures> {
-    const started = performance.now();
-    const { folders, log, recipe, result } = this.#cx;
-    using loaded = await LoadedModel.open(folders.root, { source: "base", log });
-    const files = splitShards(listShards(folders.data));
-    const { deviceBatchSize: B, splitTokens, markov } = flags;
-    const { train, val } = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log });
-    const options = { tokenizer: loaded.tokenizer, prompts: recipe.finalPrompts, maxTokens: SAMPLE_TOKENS };
-    const samples = await sampleTexts(loaded.model, options);
-    for (const sample of samples) {
-      result(shown(sample), { prompt: sample.prompt, sample: sample.text });
-    }
-    const figures: Figures = { train_bpb: train!, val_bpb: val! };
-    if (markov) figures.markov2_bpb = await evaluateMarkov2(files, log);
-    const sec = (performance.now() - started) / 1000;
-    reportBaseLoss(folders.report, { flags, sec, figures, samples });
-    return figures;
-  }
-}
-
-/** Whether the product of a finished stage is still there. */
-function isPresent({ command }: Stage, folders: Folders): boolean {
-  switch (command) {
-    case "data world":
-      return entries(folders.data).filter(({ name }) => name.endsWith(".parquet")).length >= 2;
-    case "tokenizer train":
-      return entries(folders.tokenizer).some(({ name }) => name === TOKENIZER_FILE);
-    case "train":
-      return entries(join(folders.checkpoints, "base")).some(({ name }) =>
-        listSteps(join(folders.checkpoints, "base", name)).length > 0
+  /** The times of the stages and what they reached, as a text. */
+  summary(): string {
+    const row = (name: string, value: string) => `${name.padEnd(30)} ${value}`;
+    const times = this.#recipe.stages.map(({ name }) => row(name, duration(this.#records[name].sec)));
+    const { total_sec, val_bpb, markov2_bpb, ...figures } = this.figures();
+    const rows = [...times, row("total", duration(total_sec))];
+    if (val_bpb !== undefined) rows.push(row("validation", `${val_bpb.toFixed(4)} bits per byte`));
+    if (markov2_bpb !== undefined) {
+      const share = `${(100 * val_bpb / markov2_bpb).toFixed(0)} %`;
+      rows.push(
+        row("Markov model of two bytes", `${markov2_bpb.toFixed(4)} bits per byte: the model needs ${share} of that`),
       );
-    case "eval bpb":
-      return true;
+    }
+    for (const [name, value] of Object.entries(figures)) {
+      if (name.endsWith("_acc")) rows.push(row(name.slice(0, -"_acc".length), `${(100 * value).toFixed(1)} % right`));
+    }
+    return rows.join("\n");
   }
-}
 
-/** All figures of the stages, and the time of all together. */
-function collect(records: Records): Figures {
-  const all = Object.values(records);
-  return Object.assign({}, ...all.map(({ figures }) => figures), {
-    total_sec: all.reduce((sum, { sec }) => sum + sec, 0),
-  });
-}
-
-function summary({ stages }: Recipe, records: Records): string {
-  const lines = stages.map(({ name }) => `${name.padEnd(12)} ${duration(records[name].sec).padStart(9)}`);
-  const { val_bpb, markov2_bpb, total_sec } = collect(records);
-  lines.push(`${"total".padEnd(12)} ${duration(total_sec).padStart(9)}`);
-  if (val_bpb !== undefined) lines.push(`validation                    ${val_bpb.toFixed(4)} bits per byte`);
-  if (markov2_bpb !== undefined) {
-    const percent = `${(100 * val_bpb / markov2_bpb).toFixed(0)} %`;
-    lines.push(
-      `Markov model of two bytes     ${markov2_bpb.toFixed(4)} bits per byte: the model needs ${percent} of that`,
-    );
+  /** Runs one stage and records it; false = stopped before its end. */
+  async #run(stage: Stage, { key, isResumed }: { key: string; isResumed: boolean }): Promise<boolean> {
+    const records = this.#records;
+    const { log, stop, execute, now = () => performance.now() } = this.#cx;
+    const before = isResumed ? records[stage.name].sec : 0;
+    const started = now();
+    let recordedMs = -Infinity;
+    const record = (end?: StageEnd) => {
+      recordedMs = now();
+      const finished = end && !end.stopped ? new Date().toISOString() : undefined;
+      records[stage.name] = { key, finished, sec: before + (now() - started) / 1000, figures: end?.figures ?? {} };
+      writeRecords(this.#folders, records);
+    };
+    record();
+    const progress = (state: Progress) => {
+      if (!stage.background) log.progress(state);
+      if (now() - recordedMs >= RECORD_INTERVAL_MS) record();
+    };
+    const info = (message: string) => {
+      if (!stage.background) log.info(message);
+    };
+    const own: Log = { info, warn: (message) => log.warn(message), progress };
+    const end = await execute(stage, { folders: this.#folders, dataDir: this.#dataDir, isResumed, log: own, stop });
+    record(end);
+    return !end.stopped;
   }
-  return lines.join("\n");
-}
 
-function shown({ prompt, text }: Sample): string {
-  return `${prompt}${text}`.replaceAll("\n", " ");
+  /** Whether the product of a finished stage is still there. */
+  #isPresent({ command }: Stage): boolean {
+    const { tokenizer, checkpoints } = this.#folders;
+    const trains: Readonly<Record<string, TrainingStage>> = { train: "base", mid: "mid", sft: "sft", rl: "rl" };
+    if (command in trains) {
+      const folder = join(checkpoints, trains[command]);
+      return entries(folder).some(({ name }) => listSteps(join(folder, name)).length > 0);
+    }
+    if (command === "tokenizer train") return entries(tokenizer).some(({ name }) => name === TOKENIZER_FILE);
+    const isShard = ({ name }: Deno.DirEntry) => name.endsWith(".parquet");
+    if (command === "data world" || command === "data download") {
+      return entries(this.#dataDir).filter(isShard).length >= 2;
+    }
+    return true;
+  }
 }
 
 function duration(sec: number): string {

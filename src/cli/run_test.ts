@@ -1,0 +1,243 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { foldersOf } from "../data/base_dir.ts";
+import { type Log, SILENT } from "../data/log.ts";
+import { listSteps } from "../model/checkpoint_folder.ts";
+import { commandLine, type Recipe, RECIPES, type Stage } from "../train/recipes.ts";
+import { type RunContext, runRecipe } from "../train/run.ts";
+import { allFlags } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+import { parse } from "./parse.ts";
+import { stageArgs, stageExecutor } from "./stage.ts";
+
+const execute = stageExecutor(COMMANDS, { result: () => {} });
+import { readRecords } from "../train/run_record.ts";
+
+const TRAIN = {
+  name: "base",
+  command: "train",
+  flags: {
+    depth: 2,
+    "max-seq-len": 32,
+    "device-batch-size": 2,
+    "total-batch-size": 64,
+    "num-iterations": 4,
+    "eval-every": 4,
+    "eval-tokens": 64,
+    "sample-every": 2,
+    "save-every": 2,
+    threads: 1,
+  },
+} satisfies Stage;
+
+/** A recipe that is done in a second. */
+const SMALL: Recipe = {
+  about: "is small",
+  data: "own",
+  stages: [
+    { name: "data", command: "data world", flags: { seed: 1, "train-documents": 60, "val-documents": 20 } },
+    { name: "tokenizer", command: "tokenizer train", flags: { "vocab-size": 400, "max-chars": 100_000 } },
+    TRAIN,
+    { name: "base-eval", command: "eval bpb", flags: { "device-batch-size": 2, "split-tokens": 128, markov: true } },
+  ],
+  next: "nanochat chat",
+};
+
+/** Runs SMALL, or a changed one, in a folder; returns what was said. */
+async function run(base: string, { recipe = SMALL, stop }: { recipe?: Recipe; stop?: AbortSignal } = {}) {
+  const said: string[] = [];
+  const results: { text: string; object: unknown }[] = [];
+  const log: Log = {
+    ...SILENT,
+    info: (message) => void said.push(message),
+    warn: (message) => void said.push(message),
+  };
+  const cx: RunContext = {
+    base,
+    log,
+    stop: stop ?? new AbortController().signal,
+    result: (text, object) => void results.push({ text, object }),
+    execute: stageExecutor(COMMANDS, { result: (text, object) => void results.push({ text, object }) }),
+    recipes: { small: recipe },
+  };
+  const summary = await runRecipe("small", cx);
+  return { summary, results, said: said.join("\n") };
+}
+
+async function inFolder(test: (base: string) => Promise<void>): Promise<void> {
+  const base = await Deno.makeTempDir();
+  try {
+    await test(base);
+  } finally {
+    await Deno.remove(base, { recursive: true });
+  }
+}
+
+Deno.test("runRecipe() goes through all stages and leaves a model and its figures", () =>
+  inFolder(async (base) => {
+    const { summary, results, said } = await run(base);
+    assertEquals(summary.stopped, false);
+    const { val_bpb, markov2_bpb, train_bpb, total_sec, vocabSize } = summary.figures;
+    assert(val_bpb > 0 && train_bpb > 0 && markov2_bpb > 0 && total_sec > 0);
+    assertEquals(vocabSize, 400);
+    assertStringIncludes(said, "is small");
+    assertStringIncludes(said, "One sunny morning");
+    assert(said.endsWith("nanochat chat"), said);
+    assert(results.some(({ text }) => text.startsWith("A heron is")));
+    assertEquals(results.at(-1)?.object, summary.figures);
+    assertEquals(listSteps(join(foldersOf(base, "small").checkpoints, "base", "d2")).at(-1), 4);
+
+    // Again: nothing is repeated, the figures are the same.
+    const again = await run(base);
+    assertEquals(again.said.match(/done before/g)?.length, 4);
+    assertEquals(again.summary, summary);
+  }));
+
+Deno.test("runRecipe() repeats a stage whose flags changed, and those behind it", () =>
+  inFolder(async (base) => {
+    await run(base);
+    const stages = SMALL.stages.map((stage) =>
+      stage.command === "train" ? { ...stage, flags: { ...stage.flags, "num-iterations": 2, "eval-every": 2 } } : stage
+    );
+    const { said, summary } = await run(base, { recipe: { ...SMALL, stages } });
+    assertEquals(said.match(/done before/g)?.length, 2);
+    assertEquals(summary.figures.steps, 2);
+    assertEquals(listSteps(join(foldersOf(base, "small").checkpoints, "base", "d2")).at(-1), 2);
+  }));
+
+Deno.test("runRecipe() goes on where it was stopped", () =>
+  inFolder(async (base) => {
+    const stop = new AbortController();
+    const log: Log = {
+      ...SILENT,
+      progress: ({ label, done }) => {
+        if (label === "Training" && done === 3) stop.abort();
+      },
+    };
+    const cx = { base, log, stop: stop.signal, result: () => {}, execute, recipes: { small: SMALL } };
+    assertEquals((await runRecipe("small", cx)).stopped, true);
+    const { said, summary } = await run(base);
+    assertEquals(said.match(/done before/g)?.length, 2);
+    assertEquals(summary.stopped, false);
+    assertEquals(summary.figures.steps, 4);
+
+    // The same model as without the stop.
+    const other = join(base, "other");
+    const whole = await run(other);
+    assertEquals(whole.summary.figures.val_bpb, summary.figures.val_bpb);
+  }));
+
+Deno.test("runRecipe() keeps the time of an attempt that ends in the middle of a stage without a word", () =>
+  inFolder(async (base) => {
+    let ms = 0;
+    const log: Log = {
+      ...SILENT,
+      progress: ({ label, done }) => {
+        if (label !== "Training") return;
+        ms += 10_000; // a step takes ten seconds
+        if (done === 3) throw new Error("killed");
+      },
+    };
+    const cx = {
+      base,
+      log,
+      stop: new AbortController().signal,
+      result: () => {},
+      execute,
+      recipes: { small: SMALL },
+      now: () => ms,
+    };
+    await assertRejects(() => runRecipe("small", cx), Error, "killed");
+    const sec = () => readRecords(foldersOf(base, "small")).base.sec;
+    assertEquals(sec(), 20); // what was known before the last step
+    await runRecipe("small", { ...cx, log: SILENT });
+    assertEquals(sec(), 20);
+  }));
+
+Deno.test("runRecipe() names the recipes when it is given another name", async () => {
+  const cx = { base: "/nowhere", log: SILENT, stop: new AbortController().signal, result: () => {}, execute };
+  const error = await assertRejects(() => runRecipe("d4", cx), RangeError, '"tiny"');
+  assertStringIncludes(error.message, "nanochat train --depth=4");
+});
+
+Deno.test("every stage of every recipe is a command with flags that it takes, and batches that fit", () => {
+  for (const [name, { stages }] of Object.entries(RECIPES)) {
+    const call = { folders: foldersOf("/base", name), dataDir: "/base/data", isResumed: false };
+    for (const stage of stages) {
+      const row = COMMANDS.find((each) => each.name === stage.command);
+      assert(row, `${name}: ${stage.command}`);
+      const args = stageArgs(row, { stage, call, common: { threads: 1 } });
+      const takesPositional = row.positional !== undefined;
+      const { settings } = parse({ flags: allFlags(row), args, env: {}, takesPositional, readFile: () => "" });
+      assertEquals(settings.get("base-dir")?.value, "/base/runs/" + name);
+      if (stage.needs) assert(stages.find((each) => each.name === stage.needs)?.background, `${name}: ${stage.needs}`);
+      const value = (flag: string) => settings.get(flag)?.value as number;
+      if (stage.command === "train") {
+        assertEquals(value("total-batch-size") % (value("device-batch-size") * value("max-seq-len")), 0);
+      }
+    }
+    assertEquals(new Set(stages.map((stage) => stage.name)).size, stages.length, "names are unique");
+  }
+});
+
+Deno.test("commandLine() writes a stage as it could be typed", () => {
+  assertEquals(
+    commandLine(RECIPES.tiny.stages[1], "/base/runs/tiny"),
+    'nanochat tokenizer train --vocab-size=4096 --max-chars=20000000 --base-dir="/base/runs/tiny"',
+  );
+  assertStringIncludes(commandLine(RECIPES.tiny.stages[3], "/x"), "--markov ");
+});
+
+/** A recipe whose stages only say when they begin and end. */
+function fake(base: string, options: { from?: string; fails?: string } = {}) {
+  const said: string[] = [];
+  const stages: Stage[] = [
+    { name: "shards", command: "data download", background: true },
+    { name: "first", command: "eval bpb" },
+    { name: "second", command: "eval bpb", needs: "shards" },
+  ];
+  const recipe: Recipe = { about: "waits", data: "shared", next: "nanochat chat", stages };
+  const gate = Promise.withResolvers<void>();
+  const cx: RunContext = {
+    ...{ base, log: SILENT, stop: new AbortController().signal, result: () => {}, from: options.from },
+    recipes: { fake: recipe },
+    async execute({ name }, { dataDir }) {
+      said.push(`${name} begins`);
+      if (name === "shards") {
+        await gate.promise;
+        await Deno.mkdir(dataDir, { recursive: true });
+        for (const i of [0, 1]) await Deno.writeTextFile(join(dataDir, `${i}.parquet`), "");
+      }
+      if (name === options.fails) throw new Error(`${name} fails`);
+      if (name === "first") gate.resolve();
+      said.push(`${name} ends`);
+      return { stopped: false, figures: {} };
+    },
+  };
+  return { said, summary: runRecipe("fake", cx) };
+}
+
+Deno.test("runRecipe() lets a background stage go on beside others and waits for it where it is needed", () =>
+  inFolder(async (base) => {
+    const { said, summary } = fake(base);
+    await summary;
+    const expected = ["shards begins", "first begins", "first ends", "shards ends", "second begins", "second ends"];
+    assertEquals(said, expected);
+    assertEquals(
+      (await Deno.stat(join(base, "data", "0.parquet"))).isFile,
+      true,
+      "shared shards lie in the base folder",
+    );
+
+    const again = fake(base, { from: "first" });
+    await again.summary;
+    assertEquals(again.said, ["first begins", "first ends", "second begins", "second ends"]);
+    await assertRejects(() => fake(base, { from: "third" }).summary, RangeError, "shards, first, second");
+  }));
+
+Deno.test("runRecipe() fails with a background stage before the stage that needs it", () =>
+  inFolder(async (base) => {
+    const { said, summary } = fake(base, { fails: "shards" });
+    await assertRejects(() => summary, Error, "shards fails");
+    assertEquals(said, ["shards begins", "first begins", "first ends"]);
+  }));

@@ -1,0 +1,91 @@
+/** Runs the command of a recipe's stage inside the program: its flags come from the recipe, what it says goes where the recipe tells. */
+import type { Log, Progress } from "../data/log.ts";
+import type { Stage } from "../train/recipes.ts";
+import type { StageCall, StageEnd } from "../train/run.ts";
+import { allFlags, type Command } from "./command.ts";
+import { parse, valuesOf } from "./parse.ts";
+import { Terminal } from "./progress.ts";
+import { EXIT } from "./signals.ts";
+
+/** A terminal that hands messages to a log and results to another terminal, and keeps the numbers of the last result. */
+class StageTerminal extends Terminal {
+  figures: Record<string, number> = {};
+  readonly #log: Log;
+  readonly #result: (text: string, object?: unknown) => void;
+
+  constructor(log: Log, result: (text: string, object?: unknown) => void) {
+    const nowhere = { write: () => {}, isTerminal: () => false, columns: () => 80 };
+    super({ json: false, quiet: false, verbose: false, out: nowhere, err: nowhere });
+    this.#log = log;
+    this.#result = result;
+  }
+
+  override result(text: string, object?: unknown): void {
+    const rows = Object.entries(object ?? {}).filter(([_, value]) => typeof value === "number");
+    this.figures = Object.fromEntries(rows);
+    this.#result(text, object);
+  }
+
+  override info(message: string): void {
+    this.#log.info(message);
+  }
+
+  override warn(message: string): void {
+    this.#log.warn(message);
+  }
+
+  override progress(state: Progress): void {
+    this.#log.progress(state);
+  }
+}
+
+/** What every stage of a recipe is given where its command takes it: device, threads, types. */
+export type CommonFlags = Readonly<Record<string, string | number | boolean>>;
+
+/** Gives the arguments of a stage's command. */
+export function stageArgs(
+  row: Command,
+  { stage, call, common }: {
+    stage: Stage;
+    call: Pick<StageCall, "folders" | "dataDir" | "isResumed">;
+    common: CommonFlags;
+  },
+): string[] {
+  const has = (name: string) => name in row.flags;
+  const flags: Record<string, string | number | boolean> = { ...stage.flags };
+  for (const [name, value] of Object.entries(common)) if (has(name)) flags[name] = value;
+  if (has("data-dir") && call.dataDir !== call.folders.data) flags["data-dir"] = call.dataDir;
+  if (has("run")) flags.run = call.folders.run!;
+  if (call.isResumed && has("resume")) flags.resume = "auto";
+  else if (has("overwrite")) flags.overwrite = true;
+  const written = Object.entries(flags).map(([name, value]) =>
+    value === true ? `--${name}` : value === false ? `--no-${name}` : `--${name}=${value}`
+  );
+  return [...stage.args ?? [], ...written, `--base-dir=${call.folders.root}`];
+}
+
+/**
+ * Makes what `runRecipe` executes stages with.
+ *
+ * @throws {Error} for a command that is not in the table.
+ */
+export function stageExecutor(
+  commands: readonly Command[],
+  { result, common = {} }: { result: (text: string, object?: unknown) => void; common?: CommonFlags },
+): (stage: Stage, call: StageCall) => Promise<StageEnd> {
+  return async (stage, call) => {
+    const row = commands.find(({ name }) => name === stage.command);
+    if (!row) throw new Error(`Cannot run stage "${stage.name}": there is no command "nanochat ${stage.command}"`);
+    const { settings, positional } = parse({
+      flags: allFlags(row),
+      args: stageArgs(row, { stage, call, common }),
+      env: {},
+      takesPositional: row.positional !== undefined,
+      readFile: Deno.readTextFileSync,
+    });
+    const terminal = new StageTerminal(call.log, result);
+    const invocation = { values: valuesOf(settings), positional, settings, terminal, stop: call.stop };
+    const code = (await row.run(invocation as Parameters<Command["run"]>[0])) ?? EXIT.DONE;
+    return { stopped: code === EXIT.STOPPED, figures: terminal.figures };
+  };
+}
