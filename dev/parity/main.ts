@@ -8,6 +8,7 @@ import { Parity } from "./parity.ts";
 /** Folders of this layout, in order; null = of a later issue. */
 const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>) | null> = {
   bpb: () => import("./bpb.ts"),
+  chat_eval: () => import("./chat_eval.ts"),
   core_eval: () => import("./core_eval.ts"),
   dataloader: () => import("./dataloader.ts"),
   gpt_mqa: () => import("./gpt.ts"),
@@ -21,7 +22,7 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   tasks: () => import("./tasks.ts"),
   tokenizer: () => import("./tokenizer.ts"),
   train_run: () => import("./train_run.ts"),
-  chat_eval: null,
+
   newest: null,
   upstream_checkpoint: null,
 };

@@ -220,6 +220,11 @@ export class GPT implements Disposable {
     return ops.logits(t, x, { w: this.#head, V: this.config.vocabSize, softcap: SOFTCAP });
   }
 
+  /** Computes the logits (n, V) f32 of the hidden states `index` (n) i32 of x (..., C). */
+  logitsAt(t: Tape, x: Tensor, { index }: { index: Tensor }): Tensor {
+    return this.logits(t, ops.gatherRows(t, x, { index }));
+  }
+
   #embed(t: Tape, ids: Tensor, observe: NonNullable<ForwardOptions["observe"]>): Tensor {
     const x = ops.embedding(t, this.#wte, { ids, dtype: this.dtype }); // (B, T, C)
     observe("wte", x);

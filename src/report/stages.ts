@@ -1,4 +1,5 @@
 /** What each stage says about itself in the report: one function a stage, called by the command and by recipes alike. */
+import type { Stage } from "../data/base_dir.ts";
 import { type Item, type Section, writeSection } from "./sections.ts";
 
 /** What every stage knows at its end. */
@@ -94,4 +95,13 @@ export function reportCore(
     items: { model, "CORE metric": core, ...centered },
     scores: { CORE: core },
   });
+}
+
+/** Reports the accuracies of a chat model; ChatCORE where every task ran. */
+export function reportChatEval(
+  folder: string,
+  { source, scores, ...end }: StageEnd & { source: Stage; scores: Readonly<Record<string, number>> },
+): void {
+  const command = `nanochat eval chat --source=${source}`;
+  write(folder, { ...end, title: `Chat evaluation ${source}`, command, stage: source, scores: { ...scores } });
 }
