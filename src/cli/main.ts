@@ -4,6 +4,7 @@ import { allFlags, type Command, type COMMON_FLAGS, type Invocation } from "./co
 import { formatConfigValue } from "./config_file.ts";
 import { type FlagTable, UsageError, type Values } from "./flags.ts";
 import { commandHelp, programHelp } from "./help.ts";
+import { plainOsError } from "./os_error.ts";
 import { nearest, parse, type Parsed, unknownVariables, valuesOf } from "./parse.ts";
 import { chooseColors, standardSinks, Terminal } from "./progress.ts";
 import { EXIT, listenForStop } from "./signals.ts";
@@ -53,7 +54,8 @@ export async function main({ commands, args, env }: Program): Promise<number> {
     if (values.printConfig) return printed(terminal, printedConfig(row, parsed));
     return await run(row, { values, positional: parsed.positional, settings: parsed.settings, terminal });
   } catch (error) {
-    const { message, stack } = error instanceof Error ? error : new Error(String(error));
+    const { message: given, stack } = error instanceof Error ? error : new Error(String(error));
+    const message = plainOsError(given);
     const isUsage = error instanceof UsageError;
     terminal.error(isUsage ? `${message}\nSee "${helpOf}"` : message, stack);
     const isRefusal = error instanceof CheckpointError && (error.problem === "exists" || error.problem === "locked");

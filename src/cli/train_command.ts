@@ -2,6 +2,7 @@
 import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "../train/base_flags.ts";
 import { reportBaseTraining } from "../report/stages.ts";
+import { duration } from "../report/card.ts";
 import { baseTrain } from "../train/base_train.ts";
 import { money } from "../train/run_clock.ts";
 import { type Invocation, wantsProfile } from "./command.ts";
@@ -54,7 +55,7 @@ export async function train(
   const figures = { val_bpb: valBpb, min_val_bpb: minValBpb, total_time_ms: totalTimeMs, cost };
   const paid = cost === undefined ? "" : `, ${money(cost)}`;
   terminal.result(
-    `base/${tag}: step ${step} of ${steps}${bpb}, ${(totalTimeMs / 60e3).toFixed(1)} minutes${paid}`,
+    `base/${tag}: step ${step} of ${steps}${bpb}, ${duration(totalTimeMs / 1000)} of updates${paid}`,
     { folder, step, steps, stopped, ...figures },
   );
   if (!stopped) return EXIT.DONE;

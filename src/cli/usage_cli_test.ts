@@ -34,6 +34,7 @@ const WRONG: [string, string[], string][] = [
   ["an asset that is none", ["data", "fetch", "task"], 'did you mean "tasks"?'],
   ["no persona", ["data", "synth", "--model=m"], "expected --persona=FILE"],
   ["a size for a recipe", ["run", "d4"], '"d4" is the size of a model'],
+  ["a config file that is a folder", ["train", "--config=/"], 'Cannot read the config file "/": is a directory'],
   ["a missing argument", ["data", "make"], "is missing"],
 ];
 
@@ -45,6 +46,22 @@ for (const [name, args, message] of WRONG) {
     assert(!/\n\s+at /.test(stderr), `no stack expected: ${stderr}`);
   });
 }
+
+Deno.test("nanochat says in its own words that a base folder cannot be used or made", () =>
+  withFolder(async (folder) => {
+    const file = join(folder, "file");
+    await Deno.writeTextFile(file, "");
+    for (const args of [["models"], ["run", "tiny"], ["train"], ["chat", "-p", "x"]]) {
+      const { code, stdout, stderr } = await nanochat([...args, `--base-dir=${file}`]);
+      assertEquals([code, stdout], [1, ""]);
+      assertStringIncludes(stderr, `Cannot use the base folder "${file}": it is a file`);
+    }
+    assertEquals((await nanochat([], { env: { NANOCHAT_BASE_DIR: file } })).code, 1);
+    const under = join(file, "base");
+    const { code, stderr } = await nanochat(["data", "world", `--base-dir=${under}`]);
+    assertEquals(code, 1);
+    assert(/^Cannot [^:]+ ".*": not a directory$/m.test(stderr) && !stderr.includes("os error"), stderr);
+  }));
 
 Deno.test("bin/nanochat works from any folder and through a symbolic link", () =>
   withFolder(async (folder) => {

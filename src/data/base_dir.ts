@@ -54,12 +54,26 @@ export function resolveBaseDir(
   environment: (name: string) => string | undefined = (name) => Deno.env.get(name),
 ): string {
   const given = flag || environment("NANOCHAT_BASE_DIR");
-  if (given) return resolve(given);
+  if (given) return checkFolder(resolve(given));
   const home = environment("HOME") || environment("USERPROFILE");
   if (!home) {
     throw new Error("Cannot find the base folder: HOME is not set, expected --base-dir, NANOCHAT_BASE_DIR or HOME");
   }
   return join(home, ".cache", "nanochat");
+}
+
+/** A base folder that is not there yet is made when something is written; a file in its place would look like an empty one. */
+function checkFolder(path: string): string {
+  let isFolder = true;
+  try {
+    isFolder = Deno.statSync(path).isDirectory;
+  } catch {
+    // It is made later, or the first use says why it cannot be.
+  }
+  if (isFolder) return path;
+  throw new Error(
+    `Cannot use the base folder "${path}": it is a file, expected a folder; choose another with --base-dir`,
+  );
 }
 
 /**
@@ -95,7 +109,7 @@ export function checkName(name: string, what: string): string {
     throw new RangeError(
       `Cannot use the ${what} ${
         JSON.stringify(name)
-      }: expected 1 to 100 letters, digits or _ . + = - and no dot in front`,
+      }: expected 1 to 100 letters (a to z), digits or _ . + = - and no dot in front`,
     );
   }
   return name;

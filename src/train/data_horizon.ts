@@ -18,7 +18,7 @@ export async function announceData(
   }
   const available = documents * perDocument;
   const epochs = tokens / available;
-  const millions = (n: number) => `${(n / 1e6).toFixed(1)} M`;
+  const millions = (n: number) => n < 1e5 ? Math.round(n).toLocaleString("en-US") : `${(n / 1e6).toFixed(1)} M`;
   const needed = Math.ceil(files.length * epochs);
   const shards = `${files.length} training shard${files.length === 1 ? "" : "s"} with about ${
     millions(available)
