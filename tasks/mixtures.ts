@@ -1,9 +1,14 @@
 /**
- * What the chat stages train on and are validated with: the reference's mixtures (nanochat scripts/mid_train.py, chat_sft.py,
- * chat_rl.py), read from the base folder or from a folder of one's own.
+ * The mixtures of conversations that the stages read, written as text: `smoltalk:10000, gsm8k, identity*2` is 10,000 rows of SmolTalk,
+ * GSM8K, and the identity conversations twice, shuffled together.
+ *
+ * An item is a name, optionally `:ROWS` (of a data set the first rows, of a generated task its size) and `*TIMES`. Names are those of
+ * TASK_NAMES or a `.jsonl` file of conversations, here or in the data folder. One item alone is read in its own order.
  */
+import { existsSync } from "node:fs";
+import { join } from "@std/path";
 import { findAsset } from "../src/data/assets.ts";
-import type { Log } from "../src/data/log.ts";
+import { type Log, SILENT } from "../src/data/log.ts";
 import { loadArc } from "./arc.ts";
 import { loadCustomJson } from "./customjson.ts";
 import { loadGsm8k } from "./gsm8k.ts";
@@ -11,6 +16,17 @@ import { loadMmlu } from "./mmlu.ts";
 import { loadSmolTalk } from "./smoltalk.ts";
 import { readWords, simpleSpelling, spellingBee } from "./spellingbee.ts";
 import { sliceTask, type Task, TaskMixture } from "./task.ts";
+import { worldTask, type WorldTaskName } from "./world_tasks.ts";
+
+/** Which rows: those to learn from, or those to examine with. */
+export interface MixtureSource {
+  /** Folder with task data, word list and identity conversations: the base folder. */
+  readonly dataDir: string;
+  /** Split of every item. */
+  readonly split: "train" | "test";
+  /** Hears where a data set has fewer rows than asked for. */
+  readonly log?: Log;
+}
 
 /** Conversations of a stage. */
 export interface StageTasks {
@@ -20,58 +36,110 @@ export interface StageTasks {
   readonly validation: Task;
 }
 
-/** Opens the mixtures of mid-training: talk, questions, sums, identity twice, spelling. */
-export async function loadMidTasks(folder: string, { log }: { readonly log: Log }): Promise<StageTasks> {
-  const identity = await loadCustomJson(findAsset(folder, "identity"));
-  const words = await readWords(findAsset(folder, "words"));
-  const mmlu = await loadMmlu(folder, { subset: "all", split: "test" });
-  const gsm8k = await loadGsm8k(folder, { subset: "main", split: "test" });
+/** Mixtures of the reference (nanochat scripts/mid_train.py, chat_sft.py, chat_rl.py), by stage. */
+export const REFERENCE_MIXTURES = {
+  mid: {
+    train: "smoltalk, mmlu, gsm8k, identity*2, simplespelling:200000, spellingbee:80000",
+    validation: "smoltalk, mmlu:5200, gsm8k:420",
+  },
+  sft: {
+    train: "arc-easy, arc-challenge, gsm8k, smoltalk:10000, identity, simplespelling:300, spellingbee:300",
+    validation: "smoltalk",
+  },
+  rl: { train: "gsm8k", validation: "gsm8k" },
+} as const;
+
+/** Rows of a generated task without `:ROWS`. */
+const GENERATED_ROWS = 1000;
+
+type Load = (source: MixtureSource, rows: number | undefined) => Task | Promise<Task>;
+
+const world = (name: WorldTaskName): Load => ({ split }, size = GENERATED_ROWS) => worldTask(name, { split, size });
+const words = ({ dataDir }: MixtureSource) => readWords(findAsset(dataDir, "words"));
+const MMLU = {
+  train: { subset: "auxiliary_train", split: "train" },
+  test: { subset: "all", split: "test" },
+} as const;
+
+const LOADERS: Readonly<Record<string, Load>> = {
+  smoltalk: ({ dataDir, split }) => loadSmolTalk(dataDir, { split }),
+  mmlu: ({ dataDir, split }) => loadMmlu(dataDir, MMLU[split]),
+  "arc-easy": ({ dataDir, split }) => loadArc(dataDir, { subset: "ARC-Easy", split }),
+  "arc-challenge": ({ dataDir, split }) => loadArc(dataDir, { subset: "ARC-Challenge", split }),
+  gsm8k: ({ dataDir, split }) => loadGsm8k(dataDir, { subset: "main", split }),
+  identity: ({ dataDir }) => loadCustomJson(findAsset(dataDir, "identity")),
+  simplespelling: async (source, size) => simpleSpelling(await words(source), { size, split: source.split }),
+  spellingbee: async (source, size) => spellingBee(await words(source), { size, split: source.split }),
+  "world-identity": world("identity"),
+  "world-facts": world("world"),
+  "world-arithmetic": world("arithmetic"),
+  "world-spelling": world("spelling"),
+  "world-counting": world("counting"),
+};
+
+/** Names that an item of a mixture may have, beside files. */
+export const TASK_NAMES: readonly string[] = Object.keys(LOADERS);
+
+/** One item of a mixture. */
+export interface MixtureItem {
+  /** One of TASK_NAMES, or a path that ends in `.jsonl` or `.jsonl.gz`. */
+  readonly name: string;
+  /** Rows; undefined = all. */
+  readonly rows?: number;
+  /** How often the rows occur. */
+  readonly times: number;
+}
+
+/**
+ * Reads the text of a mixture.
+ *
+ * @throws {SyntaxError} naming the item that cannot be read, with what it may be.
+ */
+export function parseMixture(text: string): MixtureItem[] {
+  return text.split(",").map((part) => {
+    const item = part.trim();
+    const [_, name, rows, times] = /^(.+?)(?::(\d+))?(?:\*(\d+))?$/.exec(item) ?? [];
+    const isKnown = name !== undefined && (TASK_NAMES.includes(name) || /\.jsonl(\.gz)?$/.test(name));
+    if (!isKnown || rows === "0" || times === "0") {
+      throw new SyntaxError(
+        `Cannot read the mixture ${JSON.stringify(text)}: ${
+          JSON.stringify(item)
+        } is no item, expected NAME, NAME:ROWS, NAME*TIMES or ` +
+          `NAME:ROWS*TIMES with a positive number and a .jsonl file or one of ${TASK_NAMES.join(", ")}`,
+      );
+    }
+    return { name, rows: rows === undefined ? undefined : Number(rows), times: Number(times ?? 1) };
+  });
+}
+
+/** Opens what a stage reads: of `train` the training rows, of `validation` the held-out ones. @throws as `loadMixture`. */
+export async function loadStageTasks(
+  dataDir: string,
+  { train, validation, log }: { readonly train: string; readonly validation: string; readonly log: Log },
+): Promise<StageTasks> {
   return {
-    train: new TaskMixture([
-      await loadSmolTalk(folder, { split: "train" }),
-      await loadMmlu(folder, { subset: "auxiliary_train", split: "train" }),
-      await loadGsm8k(folder, { subset: "main", split: "train" }),
-      identity,
-      identity,
-      simpleSpelling(words, { size: 200_000, split: "train" }),
-      spellingBee(words, { size: 80_000, split: "train" }),
-    ]),
-    validation: new TaskMixture([
-      await loadSmolTalk(folder, { split: "test" }),
-      first(mmlu, 5_200, { name: "MMLU test", log }),
-      first(gsm8k, 420, { name: "GSM8K test", log }),
-    ]),
+    train: await loadMixture(train, { dataDir, split: "train", log }),
+    validation: await loadMixture(validation, { dataDir, split: "test", log }),
   };
 }
 
-/** Opens the mixtures of supervised fine-tuning: school questions, sums, some talk, identity, a little spelling. */
-export async function loadSftTasks(folder: string, { log }: { readonly log: Log }): Promise<StageTasks> {
-  const words = await readWords(findAsset(folder, "words"));
-  const smolTalk = await loadSmolTalk(folder, { split: "train" });
-  return {
-    train: new TaskMixture([
-      await loadArc(folder, { subset: "ARC-Easy", split: "train" }),
-      await loadArc(folder, { subset: "ARC-Challenge", split: "train" }),
-      await loadGsm8k(folder, { subset: "main", split: "train" }),
-      first(smolTalk, 10_000, { name: "SmolTalk train", log }),
-      await loadCustomJson(findAsset(folder, "identity")),
-      simpleSpelling(words, { size: 300, split: "train" }),
-      spellingBee(words, { size: 300, split: "train" }),
-    ]),
-    validation: await loadSmolTalk(folder, { split: "test" }),
-  };
-}
-
-/** Opens the task of reinforcement learning. */
-export async function loadRlTasks(folder: string): Promise<StageTasks> {
-  return {
-    train: await loadGsm8k(folder, { subset: "main", split: "train" }),
-    validation: await loadGsm8k(folder, { subset: "main", split: "test" }),
-  };
-}
-
-/** Takes the first rows of a task; says where it has fewer. */
-function first(task: Task, rows: number, { name, log }: { readonly name: string; readonly log: Log }): Task {
-  if (task.length < rows) log.warn(`${name} has ${task.length} rows, ${rows} were wanted; all are taken`);
-  return sliceTask(task, { stop: rows });
+/**
+ * Opens a mixture; where each of its tasks judges or rewards answers, so does the mixture.
+ *
+ * @throws {SyntaxError} for a text that is no mixture; {Error} where data is missing, with the command that fetches it.
+ */
+export async function loadMixture(text: string, source: MixtureSource): Promise<Task> {
+  const { dataDir, split, log = SILENT } = source;
+  const tasks: Task[] = [];
+  for (const { name, rows, times } of parseMixture(text)) {
+    const load = LOADERS[name];
+    const task = load ? await load(source, rows) : await loadCustomJson(existsSync(name) ? name : join(dataDir, name));
+    const wanted = rows ?? task.length;
+    if (task.length < wanted) {
+      log.warn(`${name} has ${task.length} ${split} rows, ${wanted} were wanted; all are taken`);
+    }
+    const cut = wanted < task.length ? sliceTask(task, { stop: wanted }) : task;
+    for (let i = 0; i < times; i++) tasks.push(cut);
+  }
+  return tasks.length === 1 ? tasks[0] : new TaskMixture(tasks);
 }

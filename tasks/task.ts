@@ -72,6 +72,13 @@ export class TaskMixture implements Task {
   readonly tasks: readonly Task[];
   /** (task, row) of each conversation. */
   readonly order: readonly (readonly [number, number])[];
+  /** Kind of all tasks; undefined where they differ. */
+  readonly kind?: Task["kind"];
+  /** Judges an answer as the task of the conversation does; only where all tasks judge. */
+  readonly evaluate?: NonNullable<Task["evaluate"]>;
+  /** Rewards an answer as the task of the conversation does; only where all tasks reward. */
+  readonly reward?: NonNullable<Task["reward"]>;
+  readonly #owners = new WeakMap<Conversation, Task>();
 
   /** Shuffles the rows of all tasks; the order depends on their lengths alone. @throws {RangeError} where none has a row. */
   constructor(tasks: readonly Task[]) {
@@ -84,6 +91,13 @@ export class TaskMixture implements Task {
     );
     new Random(42).shuffle(order);
     this.order = order;
+    if (tasks.every(({ kind }) => kind === tasks[0].kind)) this.kind = tasks[0].kind;
+    if (tasks.every(({ evaluate }) => evaluate)) {
+      this.evaluate = (conversation, answer) => this.#ownerOf(conversation).evaluate!(conversation, answer);
+    }
+    if (tasks.every(({ reward }) => reward)) {
+      this.reward = (conversation, answer) => this.#ownerOf(conversation).reward!(conversation, answer);
+    }
   }
 
   /** Rows of all tasks together. */
@@ -94,7 +108,17 @@ export class TaskMixture implements Task {
   /** Returns the row that the shuffle put at `index`. @throws {RangeError} for an index that is none. */
   conversation(index: number): Conversation {
     const [task, row] = this.order[checkIndex(index, this.length)];
-    return this.tasks[task].conversation(row);
+    const conversation = this.tasks[task].conversation(row);
+    this.#owners.set(conversation, this.tasks[task]);
+    return conversation;
+  }
+
+  #ownerOf(conversation: Conversation): Task {
+    const owner = this.#owners.get(conversation);
+    if (!owner) {
+      throw new TypeError("Cannot judge a conversation: it is none of this mixture, expected one that it gave");
+    }
+    return owner;
   }
 }
 

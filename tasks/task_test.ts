@@ -30,3 +30,27 @@ Deno.test("TaskMixture refuses to be empty", () => {
   assertThrows(() => new TaskMixture([]), RangeError, "Cannot mix 0 tasks");
   assertThrows(() => new TaskMixture([numbered(0, 0)]), RangeError, "no conversation, expected at least one");
 });
+
+Deno.test("TaskMixture judges each conversation by its own task, where all of them can", async () => {
+  const letter = (name: string): Task => ({
+    length: 5,
+    kind: "generative",
+    conversation: (i) => ({
+      messages: [{ role: "user", content: `${name}${i}` }, { role: "assistant", content: name }],
+    }),
+    reward: (_, answer) => answer.startsWith(name) ? 1 : 0,
+    evaluate: (_, answer) => answer === name,
+  });
+  const mixed = new TaskMixture([letter("a"), letter("b")]);
+  assertEquals([mixed.length, mixed.kind], [10, "generative"]);
+  for (let i = 0; i < 10; i++) {
+    const conversation = mixed.conversation(i);
+    const own = String(conversation.messages[1].content), other = own === "a" ? "b" : "a";
+    assertEquals([mixed.reward!(conversation, `${own}!`), mixed.reward!(conversation, other)], [1, 0]);
+    assertEquals([await mixed.evaluate!(conversation, own), await mixed.evaluate!(conversation, other)], [true, false]);
+  }
+  assertThrows(() => mixed.reward!({ messages: [] }, "a"), TypeError, "none of this mixture");
+  const { conversation } = letter("c");
+  const half = new TaskMixture([letter("a"), { length: 1, conversation }]);
+  assertEquals([half.kind, half.reward, half.evaluate], [undefined, undefined, undefined]);
+});

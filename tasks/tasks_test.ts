@@ -1,13 +1,11 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { temporaryFolder } from "../dev/testing.ts";
-import { SILENT } from "../src/data/log.ts";
 import { openTaskRows, rowsOf } from "../src/data/task_data.ts";
 import { arcTask, loadArc } from "./arc.ts";
 import { loadCustomJson } from "./customjson.ts";
 import { extractAnswer, gsm8kTask, loadGsm8k, splitToolCalls } from "./gsm8k.ts";
 import { humanEvalTask, loadHumanEval, programOf } from "./humaneval.ts";
-import { loadMidTasks, loadRlTasks, loadSftTasks } from "./mixtures.ts";
 import { loadMmlu, mmluTask, unwrap } from "./mmlu.ts";
 import { smolTalkTask } from "./smoltalk.ts";
 import { readWords, simpleSpelling, spellingBee, TEMPLATES } from "./spellingbee.ts";
@@ -155,12 +153,4 @@ Deno.test("openTaskRows() does not take an unfinished download for a data set", 
   await assertRejects(open, Error, "expected a list of names");
   Deno.writeTextFileSync(join(split, "manifest.json"), '["00000.parquet"]');
   await assertRejects(open, Error, "00000.parquet is missing");
-});
-
-Deno.test("the mixtures name the command that fetches what they miss", async () => {
-  using folder = temporaryFolder();
-  const log = SILENT;
-  await assertRejects(() => loadMidTasks(folder.path, { log }), Error, 'run "nanochat data fetch identity"');
-  await assertRejects(() => loadSftTasks(folder.path, { log }), Error, 'run "nanochat data fetch words"');
-  await assertRejects(() => loadRlTasks(folder.path), Error, 'run "nanochat data fetch tasks"');
 });

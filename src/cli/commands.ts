@@ -18,6 +18,7 @@ import {
   UsageError,
 } from "./flags.ts";
 import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
+import { MID, RL, SFT } from "./stage_flag_sets.ts";
 
 const BATCH_TOKENS = int(4096, {
   help: "size of a forward pass; memory grows with it",
@@ -173,6 +174,27 @@ export const COMMANDS: readonly Command[] = [
     flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR, ...PRICE },
     stoppable: true,
     run: async (invocation) => await (await import("./train_command.ts")).train(invocation),
+  }),
+  command({
+    name: "mid",
+    summary: "goes on with a base model on conversations, packed like text",
+    flags: MID,
+    stoppable: true,
+    run: async (invocation) => await (await import("./stage_commands.ts")).mid(invocation),
+  }),
+  command({
+    name: "sft",
+    summary: "fine-tunes a model on what the assistant says in conversations",
+    flags: SFT,
+    stoppable: true,
+    run: async (invocation) => await (await import("./stage_commands.ts")).sft(invocation),
+  }),
+  command({
+    name: "rl",
+    summary: "reinforces a model by the rewards of a task for its answers",
+    flags: RL,
+    stoppable: true,
+    run: async (invocation) => await (await import("./stage_commands.ts")).rl(invocation),
   }),
   command({
     name: "eval bpb",

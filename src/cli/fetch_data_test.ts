@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
 import { serveData } from "../../dev/data_server.ts";
-import { loadMidTasks, loadRlTasks, loadSftTasks } from "../../tasks/mixtures.ts";
+import { loadStageTasks, REFERENCE_MIXTURES } from "../../tasks/mixtures.ts";
 import { SILENT } from "../data/log.ts";
 
 const DATA = Deno.env.get("NANOCHAT_DATA") ?? "";
@@ -25,8 +25,9 @@ Deno.test({
       const again = stdout.trim().split("\n").map((line) => JSON.parse(line).fetched);
       assertEquals([code, again, server.requests.length], [0, [false, false, false, false], asked]);
       const log = SILENT;
-      for (const load of [loadMidTasks, loadSftTasks, loadRlTasks]) {
-        const [fetched, original] = [await load(folder, { log }), await load(DATA, { log })];
+      for (const mixtures of Object.values(REFERENCE_MIXTURES)) {
+        const load = (root: string) => loadStageTasks(root, { ...mixtures, log });
+        const [fetched, original] = [await load(folder), await load(DATA)];
         assertEquals(fetched.train.length, original.train.length);
         for (let i = 0; i < fetched.train.length; i += 1009) {
           assertEquals(fetched.train.conversation(i), original.train.conversation(i));

@@ -69,6 +69,34 @@ export function reportBaseTraining(folder: string, end: TrainingEnd): void {
   });
 }
 
+/** How a run of a later stage ended: a run of training, with figures of its own. */
+export interface ChatStageEnd extends TrainingEnd {
+  /** Figures by name: rows, losses, accuracies. */
+  readonly figures: Readonly<Record<string, Item>>;
+}
+
+const CHAT_STAGES = {
+  mid: { title: "Midtraining", command: "nanochat mid" },
+  sft: { title: "Chat SFT", command: "nanochat sft" },
+  rl: { title: "Chat RL", command: "nanochat rl" },
+} as const;
+
+/** Reports a model behind mid-training, fine-tuning or reinforcement. */
+export function reportChatStage(
+  folder: string,
+  { stage, flags, figures, ...end }: ChatStageEnd & { stage: keyof typeof CHAT_STAGES },
+): void {
+  const { steps, valBpb, minValBpb, totalTimeMs } = end;
+  const bpb: Record<string, Item> = valBpb === null ? {} : { final_val_bpb: valBpb, min_val_bpb: minValBpb };
+  write(folder, {
+    ...CHAT_STAGES[stage],
+    flags,
+    sec: totalTimeMs / 1000,
+    items: { updates: steps, ...bpb, ...figures },
+    eventsFolder: end.folder,
+  });
+}
+
 /** Reports bits per byte of a base model, with samples. */
 export function reportBaseLoss(
   folder: string,

@@ -16,7 +16,7 @@ import { GPT } from "../model/gpt.ts";
 import type { ChosenModel } from "../model/models.ts";
 import { linearLrMultiplier } from "../optim/schedule.ts";
 import { LENGTH_MULTIPLE, roundUp } from "./chat_batches.ts";
-import { type ChatStageContext, configOf } from "./chat_stage.ts";
+import { type ChatStageContext, configOf, fromSource } from "./chat_stage.ts";
 import { type PolicyPass, policyPasses, policyWeights } from "./policy.ts";
 import type { ChatRlFlags } from "./rl_flags.ts";
 import { advantagesOf, evaluatePassAtK, type PassAtK, promptOf, rewardOf, rollOut } from "./rollouts.ts";
@@ -57,8 +57,12 @@ export async function chatRl(given: ChatRlFlags, cx: ChatStageContext): Promise<
     throw new TypeError("Cannot reinforce: the task rewards no answers, expected one with a reward");
   }
   const tokenizerDir = source.folder;
-  const resolved = { ...given, step: given.step < 0 ? source.step : given.step }; // --kl needs the same start after a resume
-  using start = startRun(resolved, { stage: "rl", tag: given.modelTag || source.tag, tokenizerDir, cx });
+  using start = startRun(fromSource(given, source), {
+    stage: "rl",
+    tag: given.modelTag || source.tag,
+    tokenizerDir,
+    cx,
+  });
   const { flags } = start;
   const { examplesPerStep, numSamples, updatesPerRollout: M, kl, clip } = flags;
   const rollouts = planRollouts(flags, train.length);
@@ -241,7 +245,7 @@ class Reference implements Disposable {
     trained: GPT,
     { source, step, shape }: { source: ChosenModel; step: number; shape: EvalShape },
   ): Promise<Reference> {
-    if (source.step !== step) {
+    if (source.step !== step || source.source === "rl") {
       throw new CheckpointError(
         "mismatch",
         `Cannot resume with --kl: ${source.name} is at step ${source.step}, expected step ${step}, which the run started from; ` +

@@ -11,7 +11,7 @@ import type { JsonObject } from "../model/checkpoint.ts";
 import type { GPT } from "../model/gpt.ts";
 import { linearLrMultiplier } from "../optim/schedule.ts";
 import { ChatBatches, type ChatBatchState, longestRow } from "./chat_batches.ts";
-import { type ChatStageContext, configOf } from "./chat_stage.ts";
+import { type ChatStageContext, configOf, fromSource } from "./chat_stage.ts";
 import { count, startRun, type TrainResult, TrainSession } from "./session.ts";
 import type { ChatSftFlags } from "./sft_flags.ts";
 
@@ -47,7 +47,12 @@ const MOMENTUM = 0.95;
 export async function chatSft(given: ChatSftFlags, cx: ChatSftContext): Promise<ChatSftResult> {
   const { source, log } = cx;
   const tokenizerDir = source.folder;
-  using start = startRun(given, { stage: "sft", tag: given.modelTag || source.tag, tokenizerDir, cx });
+  using start = startRun(fromSource(given, source), {
+    stage: "sft",
+    tag: given.modelTag || source.tag,
+    tokenizerDir,
+    cx,
+  });
   const { flags } = start;
   const B = flags.deviceBatchSize;
   const { steps, updates, gradAccum } = planSteps(flags, cx.train.length);

@@ -21,6 +21,14 @@ export function configOf({ meta }: ChosenModel): GPTConfig {
   return meta.config as unknown as GPTConfig;
 }
 
+/** Fills in the tag and the step of the model that a run starts from, so that its checkpoints tell where it came from. */
+export function fromSource<F extends { readonly step: number; readonly modelTag: string }>(
+  flags: F,
+  source: ChosenModel,
+): F {
+  return { ...flags, modelTag: flags.modelTag || source.tag, step: flags.step < 0 ? source.step : flags.step };
+}
+
 /** Folders of a dry run: everything that would be written goes into a folder that is removed at the end. */
 export function dryFolders(folders: Folders): Disposable & { readonly folders: Folders } {
   const root = Deno.makeTempDirSync({ prefix: "nanochat_dry_" });

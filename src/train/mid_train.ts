@@ -10,7 +10,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
 import { midLrMultiplier, muonMomentum } from "../optim/schedule.ts";
-import { type ChatStageContext, configOf, dryFolders } from "./chat_stage.ts";
+import { type ChatStageContext, configOf, dryFolders, fromSource } from "./chat_stage.ts";
 import { ConversationStream, type StreamBatch, type StreamState } from "./conversation_stream.ts";
 import { splitStep } from "./horizon.ts";
 import type { MidTrainFlags } from "./mid_flags.ts";
@@ -31,7 +31,12 @@ export async function midTrain(given: MidTrainFlags, cx: ChatStageContext): Prom
 async function midTrainIn(given: MidTrainFlags, cx: ChatStageContext): Promise<TrainResult> {
   const { source, log } = cx;
   const tokenizerDir = source.folder;
-  using start = startRun(given, { stage: "mid", tag: given.modelTag || source.tag, tokenizerDir, cx });
+  using start = startRun(fromSource(given, source), {
+    stage: "mid",
+    tag: given.modelTag || source.tag,
+    tokenizerDir,
+    cx,
+  });
   const { flags } = start;
   const { deviceBatchSize: B, maxSeqLen: T, numIterations } = flags;
   const gradAccum = splitStep(flags);
