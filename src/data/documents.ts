@@ -122,10 +122,14 @@ async function* lineDocuments(path: string, { key, findings, onBytes }: ReadOpti
     try {
       row = JSON.parse(text);
     } catch (cause) {
-      throw new SyntaxError(`${where}: it is no JSON (${(cause as Error).message})`, { cause });
+      // V8 quotes the place as it is, line breaks included.
+      const reason = (cause as Error).message.replace(/\s+/g, " ");
+      throw new SyntaxError(`${where}: it is no JSON (${reason})`, { cause });
     }
     if (typeof row !== "object" || row === null || !Object.hasOwn(row, key)) {
-      const keys = typeof row === "object" && row !== null ? Object.keys(row).map((k) => `"${k}"`).join(", ") : "none";
+      const keys = typeof row === "object" && row !== null
+        ? Object.keys(row).map((k) => JSON.stringify(k)).join(", ")
+        : "none";
       throw new Error(`${where}: its keys are ${keys}, expected "${key}"; name another one with --key`);
     }
     const value = (row as Record<string, unknown>)[key];
