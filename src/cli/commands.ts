@@ -232,6 +232,25 @@ export const COMMANDS: readonly Command[] = [
       await (await import("./eval_commands.ts")).evalCore(values, { terminal, stop }),
   }),
   command({
+    name: "eval chat",
+    summary: "measures a chat model on questions, sums, programs and spelling; ChatCORE where all tasks are asked",
+    flags: {
+      ...MODEL,
+      "task-name": string("", { help: "tasks with | between them; without it all: ARC-Easy|GSM8K", short: "a" }),
+      "max-problems": int(-1, { help: "rows of a task; -1 = all", short: "x", check: positiveOrOff }),
+      "batch-size": int(8, { help: "questions with letters in one forward pass", short: "b", check: atLeast(1) }),
+      "num-samples": int(1, { help: "written answers to a prompt; right where one is", short: "n", check: atLeast(1) }),
+      "max-new-tokens": int(512, { help: "length of a written answer", unit: "tokens", short: "m", check: atLeast(1) }),
+      temperature: float(0, { help: "0 = always the most probable token", short: "t", check: atLeast(0) }),
+      "top-k": int(50, { help: "choose among this many tokens; 0 = all", short: "k", check: atLeast(0) }),
+      ...COMPUTE,
+      "data-dir": string(undefined, { help: "folder of task sets and word list; without it the base folder" }),
+    },
+    stoppable: true,
+    run: async ({ values, terminal, stop }) =>
+      await (await import("./eval_commands.ts")).evalChat(values, { terminal, stop }),
+  }),
+  command({
     name: "run",
     summary: "goes through a whole recipe; a finished stage is not repeated",
     positional: [{ name: "NAME", help: "recipe: tiny" }],

@@ -44,3 +44,32 @@ Deno.test("nanochat eval core measures, writes the reference's table and a secti
     const section = JSON.parse(await Deno.readTextFile(join(base, "report", "base-model-evaluation.json")));
     assertEquals(section.scores, { CORE: core });
   }));
+
+Deno.test("nanochat eval chat measures the chosen tasks, writes them down, and names unknown tasks and missing data", () =>
+  withModel(async (env, base) => {
+    const unknown = await nanochat(["eval", "chat", "-a", "GSM9K"], { env });
+    assertEquals(unknown.code, 2, unknown.output);
+    assertStringIncludes(unknown.stderr, "expected some of ARC-Easy|ARC-Challenge|MMLU|GSM8K|HumanEval|SpellingBee");
+    const absent = await nanochat(["eval", "chat", "-a", "SpellingBee"], { env });
+    assertEquals(absent.code, 1, absent.output);
+    assertStringIncludes(absent.stderr, 'run "nanochat data fetch words"');
+
+    await Deno.writeTextFile(join(base, "words_alpha.txt"), "apple\npear\nplum\n");
+    await Deno.mkdir(join(base, "arc"));
+    const choices = ["a lamp", "a stone", "a book", "a mirror"].map((text, i) => ({ text, label: "ABCD"[i] }));
+    const question = { id: "1", question: { stem: "What gives light?", choices }, answerKey: "A" };
+    await Deno.writeTextFile(join(base, "arc", "ARC-Easy-Test.jsonl"), `${JSON.stringify(question)}\n`);
+    const args = ["eval", "chat", "-a", "ARC-Easy|SpellingBee", "-x", "4", "-m", "5", "-n", "2", "-t", "1", "--json"];
+    const measured = await nanochat(args, { env });
+    assertEquals(measured.code, 0, measured.output);
+    const lines = measured.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    assertEquals(lines.map(({ task, total, pass_at }) => [task, total, pass_at.length]), [
+      ["ARC-Easy", 1, 1],
+      ["SpellingBee", 4, 2],
+    ]);
+    const written = JSON.parse(await Deno.readTextFile(join(base, "eval", "chat_base_d1_000002.json")));
+    assertEquals(Object.keys(written.scores), ["ARC-Easy", "SpellingBee"], "no ChatCORE unless all tasks are asked");
+    const section = JSON.parse(await Deno.readTextFile(join(base, "report", "chat-evaluation-base.json")));
+    assertEquals(section.scores, written.scores);
+    assertEquals([...Deno.readDirSync(join(base, "eval"))].length, 1, "no partial results are left");
+  }));

@@ -2,11 +2,17 @@
 import { join } from "@std/path";
 import { findAsset } from "../data/assets.ts";
 import { foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import type { Task } from "../../tasks/task.ts";
+import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
+import { chatCore, type ChatLine, type ChatTaskResult, evaluateChatTask } from "../eval/chat_eval.ts";
+import { CHAT_TASKS, type ChatTaskSource, chooseChatTasks } from "../eval/chat_tasks.ts";
 import { bundleIdentity, readBundle } from "../eval/core_bundle.ts";
 import { evaluateCore } from "../eval/core_eval.ts";
 import { coreCsv, coreJson, coreTable } from "../eval/core_report.ts";
-import { reportCore } from "../report/stages.ts";
+import { ResultLog } from "../eval/result_log.ts";
+import { reportChatEval, reportCore } from "../report/stages.ts";
+import { UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";
 
@@ -63,6 +69,94 @@ export async function evalCore(
   terminal.result(coreTable(result, bundle), figures);
   terminal.info(`Wrote "${path}.csv" and .json`);
   return EXIT.DONE;
+}
+
+/** Flags of `eval chat`. */
+export interface EvalChatFlags extends ModelFlags {
+  readonly dataDir?: string;
+  readonly taskName: string;
+  readonly maxProblems: number;
+  readonly batchSize: number;
+  readonly numSamples: number;
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topK: number;
+}
+
+/** Measures a chat model on tasks; a killed evaluation goes on where it was. */
+export async function evalChat(
+  flags: EvalChatFlags,
+  { terminal, stop }: { terminal: Terminal; stop: AbortSignal },
+): Promise<number> {
+  const started = performance.now();
+  const base = resolveBaseDir(flags.baseDir);
+  const names = chatTaskNames(flags.taskName);
+  await using pool = names.some((name) => CHAT_TASKS[name].runsPrograms) ? await PythonPool.open() : null;
+  const source: ChatTaskSource = {
+    folder: flags.dataDir ?? base,
+    run: async (program) => (await pool!.run(program)).kind === "ok",
+  };
+  const tasks: { name: string; task: Task }[] = [];
+  for (const name of names) tasks.push({ name, task: await CHAT_TASKS[name].load(source) });
+  using loaded = await openModel(base, flags, terminal);
+  const { chosen, model } = loaded;
+  const folders = foldersOf(base, chosen.run);
+  const path = join(folders.eval, `chat_${modelName(loaded)}`);
+  const { maxProblems, batchSize, numSamples, maxNewTokens, temperature, topK } = flags;
+  const settings = { maxProblems, numSamples, maxNewTokens, temperature, topK };
+  const identity = { weights: chosen.meta.files, dtype: model.dtype, settings, lengths: lengthsOf(tasks) };
+  using results = new ResultLog<ChatLine>(`${path}.partial.jsonl`, {
+    ...{ format: "nanochat chat results", version: 1, ...identity },
+  });
+  const options = { ...settings, batchSize, samples: numSamples, results, log: terminal, stop };
+  const scored: ChatTaskResult[] = [];
+  for (const task of tasks) {
+    const result = await evaluateChatTask(loaded, task, options);
+    if (!result) {
+      terminal.info("Stopped; the same command goes on from here");
+      return EXIT.STOPPED;
+    }
+    scored.push(result);
+    terminal.result(chatLine(result), chatObject(result));
+  }
+  await loaded.verified;
+  const scores: Record<string, number> = Object.fromEntries(scored.map(({ name, accuracy }) => [name, accuracy]));
+  if (names.length === Object.keys(CHAT_TASKS).length) {
+    scores.ChatCORE = chatCore(scored.map(({ name, accuracy }) => ({ accuracy, baseline: CHAT_TASKS[name].baseline })));
+    terminal.result(`${"ChatCORE".padEnd(16)} ${scores.ChatCORE.toFixed(4)}`, { ChatCORE: scores.ChatCORE });
+  }
+  const about = { model: chosen.name, step: chosen.step, ...settings };
+  writeWhole(`${path}.json`, `${JSON.stringify({ ...about, scores, tasks: scored.map(chatObject) }, null, 2)}\n`);
+  const sec = (performance.now() - started) / 1000;
+  reportChatEval(folders.report, { flags: { ...settings, batchSize }, sec, source: chosen.source, scores });
+  results.remove();
+  terminal.info(`Wrote "${path}.json"`);
+  return EXIT.DONE;
+}
+
+function chatTaskNames(given: string): string[] {
+  try {
+    return chooseChatTasks(given);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function lengthsOf(tasks: readonly { name: string; task: Task }[]): Record<string, number> {
+  return Object.fromEntries(tasks.map(({ name, task }) => [name, task.length]));
+}
+
+function chatObject({ name, right, total, accuracy, interval, passAt, tooLong }: ChatTaskResult) {
+  return { task: name, right, total, accuracy, accuracy_ci95: interval, pass_at: passAt, too_long: tooLong };
+}
+
+function chatLine({ name, right, total, accuracy, interval: [low, high], passAt }: ChatTaskResult): string {
+  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+  const passes = passAt.length === 1
+    ? ""
+    : `, pass@1 ${percent(passAt[0])}, pass@${passAt.length} ${percent(accuracy)}`;
+  const range = `95 % interval ${percent(low)} to ${percent(high)}`;
+  return `${name.padEnd(16)} ${percent(accuracy).padStart(8)} (${right} of ${total}; ${range})${passes}`;
 }
 
 async function openModel(base: string, flags: ModelFlags, terminal: Terminal): Promise<LoadedModel> {
