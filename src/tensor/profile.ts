@@ -17,7 +17,6 @@ const KERNELS: Readonly<Record<string, readonly string[]>> = {
   linear_relu2: ["nc_linear_fwd"],
   linear_relu2_bwd: ["nc_linear_bwd_w", "nc_linear_bwd_x"],
   logits: ["nc_linear_fwd"],
-  lm_head_loss: ["nc_lm_head_loss"],
 };
 
 /** Figures of one native function. */
@@ -94,8 +93,7 @@ export function profileRows(
 ): ProfileRow[] {
   const work = new Map<string, { calls: number; flops: number; bytes: number }>();
   for (const [name, cost] of costs) {
-    const usual = name.endsWith("_bwd") ? `nc_${name}` : `nc_${name}_fwd`;
-    const kernels = KERNELS[name] ?? [usual];
+    const kernels = KERNELS[name] ?? [times.has(`nc_${name}`) ? `nc_${name}` : `nc_${name}_fwd`];
     for (const kernel of kernels) {
       const sum = work.get(kernel) ?? { calls: 0, flops: 0, bytes: 0 };
       work.set(kernel, {

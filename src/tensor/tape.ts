@@ -10,7 +10,7 @@
 import type { Native } from "../native/call.ts";
 import type { Arena, Mark } from "./arena.ts";
 import type { Device } from "./device.ts";
-import { type DType, dtypeCode } from "./dtype.ts";
+import { type DType, dtypeBytes, dtypeCode } from "./dtype.ts";
 import type { Parameter } from "./parameter.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -20,6 +20,16 @@ export interface Cost {
   readonly flops: number;
   /** Bytes read and written at least. */
   readonly bytes: number;
+}
+
+/** Work of an op that touches memory `passes` times over x and computes little. */
+export const elementwise = (x: Tensor, passes: number, flops: number): Cost => ({
+  flops: flops * x.size,
+  bytes: passes * x.bytes,
+});
+/** Work of a product (M, K) x (K, N). */
+export function product(M: number, N: number, K: number, dtype: DType): Cost {
+  return { flops: 2 * M * N * K, bytes: (M * K + N * K + M * N) * dtypeBytes(dtype) };
 }
 
 /** Totals per op. */
