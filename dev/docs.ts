@@ -29,7 +29,7 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
 ];
 
 /** Commands that pages name before the program has them; a call is checked as any other as soon as its command exists. */
-const ANNOUNCED = ["mid", "sft", "rl", "eval core", "eval chat"];
+const ANNOUNCED = ["eval core", "eval chat"];
 
 /** Commands that are stopped after their first steps. */
 const TRAINS = /^nanochat (train|mid|sft|rl)\b/;
