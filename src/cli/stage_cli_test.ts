@@ -101,6 +101,7 @@ Deno.test("nanochat mid, sft and rl say what is wrong with mixtures, data and mo
       [["mid", "--mixture=bad.jsonl", ...OWN.slice(1)], /bad\.jsonl", line 1/],
       [["sft", ...OWN], /Cannot find a mid model/],
       [["sft", "--source=base", ...OWN, "--target-examples-per-step=3"], /expected a multiple of --device-batch-size/],
+      [["sft", "--source=base", ...OWN, "--eval-metrics-every=5"], /run "nanochat data fetch tasks"/],
       [["rl", ...COUNTING], /Cannot find a sft model/],
       [["mid", "--model-tag=d9", ...OWN], /Cannot find a base model with tag "d9"/],
     ];
@@ -112,7 +113,9 @@ Deno.test("nanochat mid, sft and rl say what is wrong with mixtures, data and mo
     assertEquals(dry.code, 0, dry.output);
     assertEquals((await nanochat(["models"], { env })).stdout.includes("mid/"), false);
     const sft = ["sft", "--source=base", ...SMALL, ...OWN, "--num-iterations=2", "--eval-every=-1"];
-    assertEquals((await nanochat(sft, { env })).code, 0);
+    const unmeasured = await nanochat(sft, { env });
+    assertEquals(unmeasured.code, 0, unmeasured.output);
+    assertStringIncludes(unmeasured.stderr, "MMLU and ARC-Easy are not measured");
     const rl = await nanochat(["rl", ...SMALL, ...OWN, "--num-iterations=1"], { env });
     assertEquals([rl.code, /rewards no answers, expected one with a reward/.test(rl.stderr)], [1, true], rl.output);
   }));

@@ -6,7 +6,7 @@ import { CheckpointError } from "../model/checkpoint.ts";
 import { chooseModel, type ChosenModel } from "../model/models.ts";
 import { reportChatStage } from "../report/stages.ts";
 import { chatRl } from "../train/chat_rl.ts";
-import { chatSft } from "../train/chat_sft.ts";
+import { chatSft, type TaskMetrics } from "../train/chat_sft.ts";
 import type { ChatStageContext } from "../train/chat_stage.ts";
 import { MID_TRAIN_DEFAULTS } from "../train/mid_flags.ts";
 import { midTrain } from "../train/mid_train.ts";
@@ -14,6 +14,7 @@ import { CHAT_RL_DEFAULTS } from "../train/rl_flags.ts";
 import { money } from "../train/run_clock.ts";
 import type { TrainResult } from "../train/session.ts";
 import { CHAT_SFT_DEFAULTS } from "../train/sft_flags.ts";
+import { loadTaskMetrics } from "../train/task_metrics.ts";
 import { type Invocation, wantsProfile } from "./command.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
@@ -47,7 +48,8 @@ export async function sft(invocation: Invocation<typeof SFT>): Promise<number> {
     stage: "sft",
     from: values.source,
     run: async (cx) => {
-      const result = await chatSft(flags, cx);
+      const metrics = await chooseMetrics(dataFolder(values), { every: flags.evalMetricsEvery, cx });
+      const result = await chatSft(flags, { ...cx, metrics });
       return { result, flags, figures: { val_loss: result.valLoss, ...result.metrics } };
     },
   });
@@ -93,11 +95,10 @@ async function runStage(
   const folder = checkpointFolder(folders, { stage, tag });
   const log = dryRun ? terminal : new RunLog(terminal, { folder, head: { command: `nanochat ${stage}`, settings } });
   log.info(source.why);
-  const dataDir = values.dataDir ? resolve(values.dataDir) : base;
   const { result, flags, figures } = await run({
     folders,
     source,
-    ...await loadStageTasks(dataDir, { train: values.mixture, validation: values.validationMixture, log }),
+    ...await loadStageTasks(dataFolder(values), { train: values.mixture, validation: values.validationMixture, log }),
     log,
     stop,
     explicit: explicitFlags(settings),
@@ -116,6 +117,25 @@ async function runStage(
   if (!stopped) return EXIT.DONE;
   log.info(`Stopped after step ${step}; go on with: nanochat ${stage} --model-tag=${tag} --resume`);
   return EXIT.STOPPED;
+}
+
+function dataFolder({ dataDir, baseDir }: { readonly dataDir?: string; readonly baseDir?: string }): string {
+  return dataDir ? resolve(dataDir) : resolveBaseDir(baseDir);
+}
+
+/** Opens MMLU and ARC-Easy where they are measured; where nobody asked for it and the data is missing, a warning says so. */
+async function chooseMetrics(
+  folder: string,
+  { every, cx: { explicit, log } }: { readonly every: number; readonly cx: ChatStageContext },
+): Promise<TaskMetrics | undefined> {
+  if (every < 0) return undefined;
+  try {
+    return await loadTaskMetrics(folder);
+  } catch (error) {
+    if (explicit?.has("evalMetricsEvery") || !(error instanceof Error)) throw error;
+    log.warn(`MMLU and ARC-Easy are not measured (--eval-metrics-every): ${error.message}`);
+    return undefined;
+  }
 }
 
 /** Chooses the model to start from; a run that goes on can do without it, as its own checkpoints hold all that is needed. */

@@ -1,7 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { Task } from "../../tasks/task.ts";
+import type { Conversation } from "../data/conversation.ts";
 import { chooseModel } from "../model/models.ts";
 import { chatSft } from "./chat_sft.ts";
 import { CHAT_SFT_DEFAULTS, type ChatSftFlags } from "./sft_flags.ts";
+import { measureTasks } from "./task_metrics.ts";
 import { colourTask, CONTEXT, StagePlace } from "./stage_testing.ts";
 
 const FLAGS: ChatSftFlags = {
@@ -91,4 +94,27 @@ Deno.test("chatSft() refuses a step that does not split and too few conversation
   for (const [changes, message] of cases) {
     await assertRejects(() => chatSft({ ...FLAGS, ...changes }, place.context()), RangeError, message);
   }
+});
+
+Deno.test("chatSft() measures tasks with measureTasks(): questions by letter, others by what is written", async () => {
+  await using place = await StagePlace.make();
+  const letters = ["1", "2"];
+  const choice: Task = {
+    length: 6,
+    kind: "categorical",
+    conversation: (i) => ({
+      messages: [{ role: "user", content: `say ${letters[i % 2]}` }, { role: "assistant", content: letters[i % 2] }],
+      letters,
+    } as Conversation),
+    evaluate: (conversation, answer) => answer === conversation.messages[1].content,
+  };
+  const metrics = measureTasks({ choice, colour: colourTask(4) });
+  const flags = { ...FLAGS, evalMetricsMaxProblems: 5, evalEvery: -1 };
+  const result = await chatSft(flags, { ...place.context(), metrics });
+  assertEquals(Object.keys(result.metrics), ["choice", "colour"]);
+  for (const [name, total] of [["choice", 5], ["colour", 4]] as const) {
+    const share = result.metrics[name] * total;
+    assert(share >= 0 && share <= total && Number.isInteger(Math.round(share * 1e9) / 1e9), `${name}: ${share}`);
+  }
+  assertEquals(result.metrics, place.events("sft", "d2").findLast(({ kind }) => kind === "eval")!.values);
 });
