@@ -139,6 +139,10 @@ Deno.test("DataLoader resumed by the reference's rule goes on at the row group a
     rank: 0,
     world: 1,
   });
+  // A file in the middle without a row group for this rank: again no pass without any.
+  const state = { pq_idx: 1, rg_idx: -1 };
+  await using passing = new DataLoader({ files: files.slice(0, 2), state, rank: 1, world: 2, ...options });
+  assertEquals((await passing.next()).state.epoch, 1);
 });
 
 Deno.test("DataLoader refuses a state that is not of this stream", async () => {
@@ -196,6 +200,21 @@ Deno.test("DataLoader encodes the next row group while the caller computes, unle
   await using usual = new DataLoader({ files, tokenizer, B: 1, T: 3 });
   await usual.next();
   assertEquals(encoded, ["a", "c", "e"]); // this batch and two more where nothing is said
+});
+
+Deno.test("DataLoader that is closed gives no further batch", async () => {
+  using folder = temporaryFolder();
+  const files = await writeShards(folder.path, SHARDS);
+  for (const prefetch of [0, 1]) {
+    const loader = new DataLoader({ files, tokenizer: BYTES, B: 1, T: 200, prefetch });
+    await loader.next();
+    await loader[Symbol.asyncDispose]();
+    // What was ready may still come; behind it the loader ends instead of reading on.
+    const drain = async () => {
+      for (let i = 0; i < 9; i++) await loader.next();
+    };
+    await assertRejects(drain, Error, "Cannot make a batch: the loader is closed");
+  }
 });
 
 Deno.test("DataLoader says that a rank has no row group instead of searching for ever", async () => {
