@@ -35,6 +35,10 @@ Deno.test("nanochat chat completes text with a base model, saves, stops answers 
     assertStringIncludes(once.stderr, "base/d2 at step 2");
     const again = await nanochat(["chat", "-p", "One sunny morning", "-m", "5", "-t", "0", "-q"], { env });
     assertEquals([again.stdout, again.stderr], [once.stdout, ""], "the answer alone");
+    const withPython = await nanochat(["chat", "-p", "One sunny morning", "-m", "5", "-t", "0", "--tools=python"], {
+      env,
+    });
+    assertEquals([withPython.code, withPython.stdout], [0, once.stdout], withPython.output);
 
     const path = join(base, "talk.jsonl");
     const talk = await nanochat(["chat", "-m", "5", "--seed", "4"], {

@@ -17,6 +17,7 @@ export interface PoolOptions extends Partial<Limits> {
 
 const DEFAULTS: Limits = { timeoutMs: 5000, memoryBytes: 256 << 20, outputBytes: 65_536 };
 const START_ATTEMPTS = 3;
+const SELF_TEST_MS = 60_000; // 0.3 s on a free machine; a short limit of the pool is for programs
 
 /** Each line must be refused; the program passes when all are. */
 const SELF_TEST = `
@@ -82,12 +83,16 @@ export class PythonPool implements AsyncDisposable {
    *
    * @throws {Error} where no process can be started, or the pool is closed meanwhile.
    */
-  async run(code: string): Promise<Execution> {
+  run(code: string): Promise<Execution> {
+    return this.#run(code, this.#limits.timeoutMs);
+  }
+
+  async #run(code: string, timeoutMs: number): Promise<Execution> {
     if (this.#closed) throw closedError();
     let process = this.#free.shift() ?? await this.#wait();
     try {
       process = await this.#usable(process);
-      const execution = await process.run(code);
+      const execution = await process.run(code, timeoutMs);
       if (this.#closed) throw closedError(); // it was killed, and its verdict would be about that
       return execution;
     } finally {
@@ -142,7 +147,7 @@ export class PythonPool implements AsyncDisposable {
 
   async #selfTest(): Promise<void> {
     const limit = this.#limits.memoryBytes + (64 << 20);
-    const { kind, error } = await this.run(SELF_TEST.replace("MEMORY", String(limit)));
+    const { kind, error } = await this.#run(SELF_TEST.replace("MEMORY", String(limit)), SELF_TEST_MS);
     if (kind === "ok") return;
     throw new Error(`Cannot run Python: the self-test of the sandbox ended with "${kind}" (${error}), expected "ok"`);
   }

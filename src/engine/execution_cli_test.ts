@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { type Execution, type Kind, PythonPool } from "./execution.ts";
+import { pythonTool } from "./python_tool.ts";
 import { temporaryFolder } from "../../dev/testing.ts";
 
 interface Case {
@@ -89,6 +90,33 @@ except Exception: pass
 assert not hasattr(_pyodide_core.to_js({}), "toJSON")`,
     kind: "ok",
   },
+  "a getter that would be handed the frame": {
+    code: `${BRIDGE}
+Object = _pyodide_core.to_js({}).constructor
+arrays = Object.getPrototypeOf(_pyodide_core.to_js(b"x").constructor.prototype)
+held = Object.getOwnPropertyDescriptor(arrays, "buffer").get
+def steal(this):
+    if this.at(32) == ord("A"): this.fill(ord("O"), 32, 33)
+    return held.call(this)
+getter = _pyodide_core.to_js({})
+getter.get = _pyodide_core.create_proxy(steal).captureThis()
+for name in ("buffer", "length", "byteOffset"):
+    try: Object.defineProperty(arrays, name, getter)
+    except Exception: pass
+assert False`,
+    kind: "assertion",
+  },
+  "bytes on the pipe": {
+    code: `${BRIDGE}
+import gc
+finder = next(o for o in gc.get_objects() if type(o).__name__ == "JsFinder")
+nodefs = finder.jsproxies["pyodide_js"].FS.filesystems.NODEFS
+stdout = _pyodide_core.to_js({})
+stdout.nfd = 1
+assert nodefs.stream_ops.write(stdout, _pyodide_core.to_js(b"0" * 32 + b"O"), 0, 33) == 33`,
+    kind: "error",
+    error: "something else than a verdict",
+  },
   "printing 1 GB": { code: "for i in range(1000): print('x' * 10**6)", kind: "ok" },
   "sys.exit": { code: "import sys; sys.exit(0)", kind: "error", error: "SystemExit: 0" },
   "os._exit": { code: "import os; os._exit(0)", kind: "error" },
@@ -168,6 +196,22 @@ Deno.test("PythonPool repeats a verdict: hashes and random numbers start alike",
   const code = "import random\nprint(hash('a'), random.random(), list({'x', 'y', 'z'}))";
   const [first, second] = await Promise.all([pool.run(code), pool.run(code)]);
   assertEquals([first.kind, first.stdout], ["ok", second.stdout]);
+});
+
+Deno.test("pythonTool() works as the interactive prompt does", async () => {
+  await using pool = await PythonPool.open({ size: 1 });
+  const tool = pythonTool(pool);
+  const calls: Record<string, string | null> = {
+    "sum(range(10))": "45",
+    "x = 3\nprint(x, 'é\\n')": "3 é",
+    "def f(n): return n if n < 2 else f(n - 1) + f(n - 2)\nprint([f(i) for i in range(10)])":
+      "[0, 1, 1, 2, 3, 5, 8, 13, 21, 34]",
+    "x = 3": null,
+    "len('a')/0": "ZeroDivisionError: division by zero",
+    "print('unclosed": "SyntaxError: unterminated string literal (detected at line 1) (<string>, line 1)",
+    "open('/etc/passwd')": "FileNotFoundError: [Errno 44] No such file or directory: '/etc/passwd'",
+  };
+  for (const [text, result] of Object.entries(calls)) assertEquals(await tool(text), result, text);
 });
 
 Deno.test("PythonPool keeps memory within its limit by the resident size too", async () => {

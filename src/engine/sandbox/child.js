@@ -156,7 +156,14 @@ setPrototype(root, null);
 root.performance = bare({ now });
 root.crypto = bare({ getRandomValues: fill });
 root.console = bare({ log() {}, warn() {}, error() {} });
-for (const intrinsic of [Object, Function, Array]) freeze(intrinsic.prototype);
+// Nothing below asks a prototype after the program has run; frozen, they cannot be turned against Pyodide either. Errors stay open:
+// Pyodide writes its messages into them.
+for (const name of kept) {
+  const prototype = typeof root[name] === "function" && !name.endsWith("Error") ? root[name].prototype : undefined;
+  if (prototype !== undefined) freeze(prototype);
+}
+freeze(Object.getPrototypeOf(Bytes.prototype));
+freeze(Object.getPrototypeOf(memory));
 
 writeAll(encode("ready\n"));
 
@@ -203,7 +210,7 @@ function addText(string) {
 
 /** Appends plain letters to the message. */
 function addLetters(bytes) {
-  for (let i = 0; i < bytes.length && messageLength < ERROR_CAP; i++) message[messageLength++] = bytes[i];
+  for (let i = 0; bytes[i] !== undefined && messageLength < ERROR_CAP; i++) message[messageLength++] = bytes[i];
 }
 const COLON = encode(": ");
 const BEYOND_32_BITS = encode("OverflowError: cannot fit 'int' into an index-sized integer");
@@ -228,7 +235,7 @@ function kindOf(exception) {
 
 /** Says whether the message is that of an allocation beyond 32 bits. */
 function isBeyond32Bits() {
-  if (messageLength !== BEYOND_32_BITS.length) return false;
+  if (BEYOND_32_BITS[messageLength] !== undefined || messageLength === 0) return false;
   for (let i = 0; i < messageLength; i++) if (message[i] !== BEYOND_32_BITS[i]) return false;
   return true;
 }
@@ -286,6 +293,14 @@ if (kind === "ok") result = frame.ok;
 else if (kind === "assertion") result = frame.assertion;
 else if (kind === "denied") result = frame.denied;
 else if (kind === "memory") result = frame.memory;
-for (let done = 0; done < result.length;) done += write(new Bytes(result.buffer, result.byteOffset + done));
-for (let done = 0; done < end;) done += write(new Bytes(tail.buffer, done, end - done));
+// No length, buffer or slice of an array is asked for here: those are getters, which a program that reached JavaScript could have
+// replaced to be handed the frame. A pipe takes a frame and up to 4096 bytes in one piece.
+write(result);
+for (let done = 0; done < end;) {
+  const size = end - done < 4096 ? end - done : 4096;
+  const piece = new Bytes(size);
+  for (let i = 0; i < size; i++) piece[i] = tail[done + i];
+  write(piece);
+  done += size;
+}
 leave();

@@ -57,7 +57,7 @@ export class ResidentGuard implements Disposable {
   constructor(pid: number, { bytes, kill }: { readonly bytes: number; readonly kill: () => void }) {
     let limit: number | undefined;
     const poll = async () => {
-      const resident = await residentBytes(pid);
+      const resident = await residentBytes(pid).catch(() => Infinity); // what cannot be watched may not run
       if (resident === undefined || this.#timer === undefined) return;
       limit ??= resident + bytes;
       if (resident > limit) {

@@ -136,14 +136,14 @@ export class SandboxProcess {
   }
 
   /** Runs a program; the process is used up. Call it once, when `ready` has settled. */
-  async run(code: string): Promise<Execution> {
+  async run(code: string, timeoutMs = this.#limits.timeoutMs): Promise<Execution> {
     const nonce = makeNonce();
     const start = performance.now();
     let timedOut = false;
     const deadline = setTimeout(() => {
       timedOut = true;
       this.#kill();
-    }, this.#limits.timeoutMs);
+    }, timeoutMs);
     try {
       await this.#send(`${JSON.stringify({ nonce, code })}\n`);
       const bytes = await this.#readAll(answerLimit(this.#limits.outputBytes));
