@@ -3,7 +3,6 @@
  * updates, stops before a number that is not finite, saves, and tells events and progress. What a step trains on, and when it is
  * evaluated, is in the file of each stage.
  */
-import { join } from "@std/path";
 import { checkpointFolder, type Folders, type Stage } from "../data/base_dir.ts";
 import type { Log } from "../data/log.ts";
 import { masterTensors } from "../engine/load.ts";
@@ -13,9 +12,6 @@ import {
   checkSpace,
   type Json,
   listSteps,
-  loadTensors,
-  MappedCheckpoint,
-  type NamedTensor,
   nativeIo,
   saveCheckpoint,
 } from "../model/checkpoint.ts";
@@ -28,10 +24,10 @@ import { chooseComputeType, Device } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { measurePeakFlops } from "../tensor/peak.ts";
 import { Profiler } from "../tensor/profile.ts";
-import type { Tensor } from "../tensor/tensor.ts";
 import { RunClock } from "./run_clock.ts";
 import { mergeFlags, type StageFlags, storedFlags } from "./stage_flags.ts";
 import { type MicroBatch, Trainer } from "./trainer.ts";
+import { restoreTrainer, stateTensors } from "./trainer_state.ts";
 
 /** Where training writes, and whom it tells. */
 export interface TrainContext {
@@ -227,7 +223,7 @@ export class TrainSession implements AsyncDisposable {
       lrFraction: options.lrFraction ?? 1,
     };
     const trainer = new Trainer(device, { config, dtype, B, T, gradAccum, optimizer });
-    if (resumed) await restore(trainer, { folder, step: resumed.step });
+    if (resumed) await restoreTrainer(trainer, { folder, step: resumed.step });
     else await options.init(trainer.model);
     checkSpace({ folder, model: masterTensors(trainer.model), optimizer: stateTensors(trainer), io: nativeIo(device) });
     const peakFlops = await measurePeakFlops(device, dtype);
@@ -410,31 +406,6 @@ export class TrainSession implements AsyncDisposable {
     this.device[Symbol.dispose]();
     return Promise.resolve();
   }
-}
-
-function named(name: string, { dtype, shape, pointer, bytes }: Tensor): NamedTensor {
-  return { name, dtype: dtype as NamedTensor["dtype"], shape, pointer, bytes };
-}
-
-/** Lists a trainer's optimizer state for a checkpoint. */
-export function stateTensors(trainer: Trainer): NamedTensor[] {
-  return trainer.optimizers.state().map(({ name, tensor }) => named(name, tensor));
-}
-
-async function restore(trainer: Trainer, { folder, step }: { folder: string; step: number }): Promise<void> {
-  const { nc, ctx } = trainer.device;
-  using mapped = new MappedCheckpoint({ nc, ctx, folder, step, rank: 0 });
-  await mapped.verify();
-  const path = join(folder, `step ${step}`);
-  loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(trainer.model), what: `the model of ${path}` });
-  loadTensors({ nc, ctx }, {
-    from: mapped.optimizer,
-    into: stateTensors(trainer),
-    what: `the optimizer state of ${path}`,
-  });
-  trainer.model.parameters.refreshCopies();
-  trainer.optimizers.steps = step;
-  await trainer.device.wait();
 }
 
 interface Announcement {
