@@ -89,6 +89,8 @@ export { Engine } from "./src/engine/engine.ts";
 export type { LoadOptions } from "./src/engine/load.ts";
 export { LoadedModel } from "./src/engine/load.ts";
 export type { Draw, Drawn, Sampling } from "./src/engine/sample.ts";
+export type { CoreBundle, CoreTask, CoreTaskType, PublishedScores } from "./src/eval/core_bundle.ts";
+export { readBundle } from "./src/eval/core_bundle.ts";
 export type { BitsPerByte, EvalBatch, EvalShape } from "./src/eval/loss_eval.ts";
 export { LossEvaluator } from "./src/eval/loss_eval.ts";
 export type {

@@ -29,6 +29,11 @@ Deno.test("nanochat eval core measures, writes the reference's table and a secti
     assertStringIncludes(absent.stderr, join(base, "eval_bundle", "core.yaml"));
     assertStringIncludes(absent.stderr, 'run "nanochat data fetch eval-bundle"');
 
+    const train = ["train", "--depth=1", "--core-metric-every=1"];
+    const refused = await nanochat(train, { env });
+    assertEquals(refused.code, 1, refused.output);
+    assertStringIncludes(refused.stderr, 'run "nanochat data fetch eval-bundle"');
+
     writeBundle(join(base, "eval_bundle"));
     const measured = await nanochat(["eval", "core", "--max-per-task=5", "--json"], { env });
     assertEquals(measured.code, 0, measured.output);

@@ -103,11 +103,11 @@ export const TRAIN = {
   "final-lr-frac": float(0, { help: "where the rates end, as a share", check: between(0, 1) }),
   "eval-every": int(250, { help: "steps between validations; -1 = none", check: positiveOrOff }),
   "eval-tokens": int(20 * 524288, { help: "size of a validation", unit: "tokens", ...SEVERAL }),
-  "core-metric-every": int(-1, {
-    help: "steps between CORE evaluations; only -1, none: this version has no CORE evaluation",
-    check: (value) => value === -1 ? undefined : "-1, as this version has no CORE evaluation",
+  "core-metric-every": int(2000, {
+    help: "steps between CORE evaluations, where the base folder has the bundle; -1 = none",
+    check: positiveOrOff,
   }),
-  "core-metric-max-per-task": int(500, { help: "examples of a CORE task", check: positiveOrOff }),
+  "core-metric-max-per-task": int(500, { help: "items of a CORE task; -1 = all", check: positiveOrOff }),
   "sample-every": int(2000, { help: "steps between samples; -1 = none", check: positiveOrOff }),
   "save-every": int(-1, { help: "steps between checkpoints; -1 = only at the end", check: positiveOrOff }),
   keep: int(0, { help: "checkpoints that are kept, the newest; 0 = all", check: atLeast(0) }),

@@ -1,5 +1,8 @@
 /** `nanochat train`: base pretraining with the folders and the log of the command line. */
+import { existsSync } from "node:fs";
+import { findAsset } from "../data/assets.ts";
 import { checkpointFolder, chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
+import { type CoreBundle, readBundle } from "../eval/core_bundle.ts";
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "../train/base_flags.ts";
 import { reportBaseTraining } from "../report/stages.ts";
 import { duration } from "../report/card.ts";
@@ -23,6 +26,17 @@ export function trainFlags(values: Readonly<Record<string, FlagValue | undefined
   return Object.fromEntries(rows) as unknown as BaseTrainFlags;
 }
 
+/** Opens the CORE bundle of the base folder; where there is none, says so once, or fails where the user asked for CORE. */
+async function findBundle(
+  base: string,
+  { explicit, log }: { explicit: ReadonlySet<string>; log: RunLog },
+): Promise<CoreBundle | undefined> {
+  const folder = findAsset(base, "eval-bundle");
+  if (existsSync(folder) || explicit.has("coreMetricEvery")) return await readBundle(folder);
+  log.info('CORE is not measured: the base folder has no eval_bundle; "nanochat data fetch eval-bundle" brings it');
+  return undefined;
+}
+
 /** Trains a base model; 75 where the user stopped it after its checkpoint was written. */
 export async function train(
   { values, settings, terminal, stop }: Invocation<
@@ -37,13 +51,16 @@ export async function train(
   const data = chooseData(base, values.dataDir);
   const tokenizer = chooseTokenizer(base, values.tokenizerDir);
   log.info(`Shards in "${data.folder}" (${data.why}), tokenizer in "${tokenizer.folder}" (${tokenizer.why})`);
+  const explicit = explicitFlags(settings);
+  const core = values.coreMetricEvery > 0 ? await findBundle(base, { explicit, log }) : undefined;
   const result = await baseTrain(trainFlags(values), {
     folders,
     dataDir: data.folder,
     tokenizerDir: tokenizer.folder,
     log,
     stop,
-    explicit: explicitFlags(settings),
+    explicit,
+    core,
     profile: wantsProfile(),
     pricePerHour: values.pricePerHour,
   });

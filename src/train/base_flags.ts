@@ -27,6 +27,10 @@ export interface BaseTrainFlags extends StageFlags {
   readonly evalTokens: number;
   /** Steps between samples; -1 = none. */
   readonly sampleEvery: number;
+  /** Steps between CORE evaluations, where the context has a bundle; -1 = none. */
+  readonly coreMetricEvery: number;
+  /** Items of a CORE task; -1 = all. */
+  readonly coreMetricMaxPerTask: number;
 }
 
 /** Defaults: the reference's, where it has the flag. */
@@ -46,4 +50,6 @@ export const BASE_TRAIN_DEFAULTS: BaseTrainFlags = {
   evalEvery: 250,
   evalTokens: 20 * 524288,
   sampleEvery: 2000,
+  coreMetricEvery: 2000,
+  coreMetricMaxPerTask: 500,
 };

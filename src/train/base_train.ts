@@ -7,6 +7,8 @@ import { DataLoader, type LoaderState } from "../data/dataloader.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
 import { readPrompts } from "../data/prompts.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import type { CoreBundle } from "../eval/core_bundle.ts";
+import { evaluateCore } from "../eval/core_eval.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
 import { configFromDepth, parameterCount } from "../model/gpt.ts";
@@ -26,6 +28,8 @@ export interface BaseTrainContext extends TrainContext {
   readonly tokenizerDir: string;
   /** Prompts that samples continue; default: those that go with the shards, else the reference's seven. */
   readonly prompts?: readonly string[];
+  /** Tasks of the CORE metric; without them it is not measured. */
+  readonly core?: CoreBundle;
 }
 
 /**
@@ -71,6 +75,7 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
     const isResumed = step === first && start.resumed !== null;
     const stopping = session.stopping;
     if ((isLast || isCadence || stopping) && !isResumed) await session.save(position as unknown as JsonObject);
+    if (step > 0 && due(flags.coreMetricEvery) && !stopping && cx.core) await measureCore(cx.core);
     if (step > 0 && due(flags.sampleEvery) && !stopping) await sample();
     if (isLast || stopping) return session.finish(steps);
     await session.update(nextBatch, {
@@ -94,6 +99,16 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
     const { bpb } = await evaluator.bitsPerByte(take(held, batches), tokenizer.tokenBytes("bytes"));
     session.record({ steps, bpb });
     log.info(`Step ${session.step}: validation ${bpb.toFixed(4)} bits per byte`);
+  }
+
+  async function measureCore(bundle: CoreBundle): Promise<void> {
+    const { coreMetricMaxPerTask: maxPerTask } = flags;
+    const options = { bundle, maxPerTask, batchTokens: B * T, log, stop: cx.stop };
+    const result = await evaluateCore({ model, tokenizer }, options);
+    if (!result) return; // the user asked to stop
+    const { core, interval: [low, high] } = result;
+    session.record({ steps, values: { core } });
+    log.info(`Step ${session.step}: CORE ${core.toFixed(4)} (95 % interval ${low.toFixed(4)} to ${high.toFixed(4)})`);
   }
 
   async function sample(): Promise<void> {

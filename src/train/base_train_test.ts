@@ -4,6 +4,8 @@ import { foldersOf } from "../data/base_dir.ts";
 import { SILENT } from "../data/log.ts";
 import { writeParquet } from "../data/parquet.ts";
 import { CheckpointError } from "../model/checkpoint.ts";
+import { readBundle } from "../eval/core_bundle.ts";
+import { writeBundle } from "../eval/eval_testing.ts";
 import { readEvents } from "../report/events.ts";
 import { BASE_TRAIN_DEFAULTS, type BaseTrainFlags } from "./base_flags.ts";
 import { baseTrain, type BaseTrainContext } from "./base_train.ts";
@@ -64,6 +66,18 @@ class Place implements AsyncDisposable {
     await Deno.remove(this.folder, { recursive: true });
   }
 }
+
+Deno.test("baseTrain() measures CORE on cadence and at the end where it has a bundle", async () => {
+  await using place = await Place.make();
+  const folder = join(place.folder, "eval_bundle");
+  writeBundle(folder);
+  const flags = { ...FLAGS, coreMetricEvery: 4, coreMetricMaxPerTask: 3 };
+  await baseTrain(flags, place.context({ core: await readBundle(folder) }));
+  const events = readEvents(join(foldersOf(place.folder).checkpoints, "base", "d2", "events.jsonl"));
+  const measured = events.filter(({ values }) => values?.core !== undefined);
+  assertEquals(measured.map(({ step }) => step), [4, 6]);
+  assertEquals(place.messages.filter((message) => message.includes(": CORE ")).length, 2);
+});
 
 Deno.test("baseTrain() trains, evaluates and saves on cadence", async () => {
   await using place = await Place.make();
