@@ -190,16 +190,25 @@ Deno.test("DataLoader encodes the next row group while the caller computes, unle
   }
   assertEquals(encoded, ["a", "c"]);
   encoded.length = 0;
-  await using loader = new DataLoader({ files, tokenizer, B: 1, T: 3, prefetch: 1 });
-  const ahead = new Promise<void>((resolve) => wake = () => encoded.length === 3 ? resolve() : undefined);
-  await loader.next();
-  assertEquals(encoded, ["a", "c"]); // this batch and the next one
-  await ahead; // no further call to next()
-  assertEquals(encoded, ["a", "c", "e"]);
-  encoded.length = 0;
-  await using usual = new DataLoader({ files, tokenizer, B: 1, T: 3 });
-  await usual.next();
-  assertEquals(encoded, ["a", "c", "e"]); // this batch and two more where nothing is said
+  {
+    await using loader = new DataLoader({ files, tokenizer, B: 1, T: 3, prefetch: 1 });
+    const ahead = new Promise<void>((resolve) => wake = () => encoded.length === 3 ? resolve() : undefined);
+    await loader.next();
+    assertEquals(encoded, ["a", "c"]); // this batch and the next one
+    await ahead; // no further call to next()
+    assertEquals(encoded, ["a", "c", "e"]);
+  }
+  for (
+    const { T, prefetch, expected } of [
+      { T: 3, prefetch: undefined, expected: ["a", "c", "e"] }, // this batch and two more where nothing is said
+      { T: 1, prefetch: 1, expected: ["a", "c"] }, // the first row group holds both batches, the second is in reserve
+    ]
+  ) {
+    encoded.length = 0;
+    await using loader = new DataLoader({ files, tokenizer, B: 1, T, prefetch });
+    await loader.next();
+    assertEquals(encoded, expected);
+  }
 });
 
 Deno.test("DataLoader that is closed gives no further batch", async () => {
