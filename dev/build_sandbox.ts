@@ -3,7 +3,7 @@
  * the usual modules. `deno task build:sandbox`; `deno task setup` runs it. Done within milliseconds where nothing changed.
  */
 import { createHash } from "node:crypto";
-import { dirname, fromFileUrl, join } from "@std/path";
+import { dirname, fromFileUrl, join, toFileUrl } from "@std/path";
 
 const ROOT = join(import.meta.dirname!, "..");
 /** Folder that git ignores; ../src/engine/execution.ts looks for it there. */
@@ -42,7 +42,7 @@ async function build(): Promise<boolean> {
     // The packages that Pyodide could load are none; what remains is what it compares at start.
     const { info } = JSON.parse(await Deno.readTextFile(join(from, "pyodide-lock.json")));
     await Deno.writeTextFile(join(folder, "lock.json"), JSON.stringify({ info, packages: {} }));
-    const { loadPyodide } = await import(`file://${folder}/pyodide.mjs`);
+    const { loadPyodide } = await import(toFileUrl(join(folder, "pyodide.mjs")).href);
     const python: Pyodide = await loadPyodide({
       indexURL: `${folder}/`,
       _makeSnapshot: true,

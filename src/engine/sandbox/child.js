@@ -12,7 +12,8 @@
 const [assets, outputCapText] = Deno.args;
 const OUTPUT_CAP = Number(outputCapText);
 const ERROR_CAP = 1024;
-const { loadPyodide } = await import(`file://${assets}/pyodide.mjs`);
+const { pathToFileURL } = process.getBuiltinModule("node:url");
+const { loadPyodide } = await import(pathToFileURL(`${assets}/pyodide.mjs`).href);
 
 // Captured before anything else is there: the program cannot reach these.
 const write = Deno.stdout.writeSync.bind(Deno.stdout);

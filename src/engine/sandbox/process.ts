@@ -58,7 +58,11 @@ export function findAssets(): { readonly child: string; readonly assets: string;
       `Cannot run Python: its files are not at ${ASSET_FOLDERS.join(" or ")}; run "deno task build:sandbox"`,
     );
   }
-  return { child, assets: Deno.realPathSync(join(snapshot, "..")), snapshotBytes: Deno.statSync(snapshot).size };
+  const assets = Deno.realPathSync(join(snapshot, ".."));
+  if (assets.includes(",")) { // Deno would read it as two folders
+    throw new Error(`Cannot run Python: its files are at "${assets}", expected a path without a comma`);
+  }
+  return { child, assets, snapshotBytes: Deno.statSync(snapshot).size };
 }
 
 /** A process that is starting, ready, or has run its program. */
@@ -85,7 +89,7 @@ export class SandboxProcess {
     this.#child = new Deno.Command(Deno.execPath(), {
       args: [
         ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock"],
-        ...[`--allow-read=${assets.replaceAll(",", ",,")}`, `--v8-flags=${v8.join(",")}`, child],
+        ...[`--allow-read=${assets}`, `--v8-flags=${v8.join(",")}`, child],
         ...[assets, String(limits.outputBytes)],
       ],
       cwd: folder,
