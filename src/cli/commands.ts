@@ -253,7 +253,7 @@ export const COMMANDS: readonly Command[] = [
   command({
     name: "run",
     summary: "goes through a whole recipe; a finished stage is not repeated",
-    positional: [{ name: "NAME", help: "recipe: tiny" }],
+    positional: [{ name: "NAME", help: "recipe: tiny, cpu, speedrun, d26 or run1000" }],
     flags: RUN,
     stoppable: true,
     run: async (invocation) => await (await import("./run_command.ts")).run(invocation.positional[0], invocation),

@@ -68,6 +68,11 @@ Deno.test("nanochat eval chat measures the chosen tasks, writes them down, and n
     const measured = await nanochat(args, { env });
     assertEquals(measured.code, 0, measured.output);
     const lines = measured.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    const { file, ...figures } = lines.pop();
+    assertEquals([file.endsWith("chat_base_d1_000002.json"), Object.keys(figures)], [true, [
+      "arc_easy_acc",
+      "spellingbee_acc",
+    ]]);
     assertEquals(lines.map(({ task, total, pass_at }) => [task, total, pass_at.length]), [
       ["ARC-Easy", 1, 1],
       ["SpellingBee", 4, 2],

@@ -6,7 +6,7 @@ import type { Task } from "../../tasks/task.ts";
 import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { chatCore, type ChatLine, type ChatTaskResult, evaluateChatTask } from "../eval/chat_eval.ts";
-import { CHAT_TASKS, type ChatTaskSource, chooseChatTasks } from "../eval/chat_tasks.ts";
+import { CHAT_TASKS, type ChatTaskSource, chooseChatTasks, CORE_TASKS } from "../eval/chat_tasks.ts";
 import { bundleIdentity, readBundle } from "../eval/core_bundle.ts";
 import { evaluateCore } from "../eval/core_eval.ts";
 import { coreCsv, coreJson, coreTable } from "../eval/core_report.ts";
@@ -121,8 +121,10 @@ export async function evalChat(
   }
   await loaded.verified;
   const scores: Record<string, number> = Object.fromEntries(scored.map(({ name, accuracy }) => [name, accuracy]));
-  if (names.length === Object.keys(CHAT_TASKS).length) {
-    scores.ChatCORE = chatCore(scored.map(({ name, accuracy }) => ({ accuracy, baseline: CHAT_TASKS[name].baseline })));
+  if (CORE_TASKS.every((name) => names.includes(name))) {
+    scores.ChatCORE = chatCore(
+      CORE_TASKS.map((name) => ({ accuracy: scores[name], baseline: CHAT_TASKS[name].baseline })),
+    );
     terminal.result(`${"ChatCORE".padEnd(16)} ${scores.ChatCORE.toFixed(4)}`, { ChatCORE: scores.ChatCORE });
   }
   const about = { model: chosen.name, step: chosen.step, ...settings };
@@ -130,8 +132,14 @@ export async function evalChat(
   const sec = (performance.now() - started) / 1000;
   reportChatEval(folders.report, { flags: { ...settings, batchSize }, sec, source: chosen.source, scores });
   results.remove();
-  terminal.info(`Wrote "${path}.json"`);
+  const figures = Object.fromEntries(Object.entries(scores).map(([name, score]) => [figureName(name), score]));
+  terminal.result(`Wrote "${path}.json"`, { file: `${path}.json`, ...figures });
   return EXIT.DONE;
+}
+
+/** The name of a task's accuracy among the figures of a run: "arc_easy_acc". */
+function figureName(task: string): string {
+  return task === "ChatCORE" ? "chatcore" : `${task.toLowerCase().replaceAll("-", "_")}_acc`;
 }
 
 function chatTaskNames(given: string): string[] {

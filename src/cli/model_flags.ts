@@ -15,6 +15,9 @@ export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as 
 
 /** Recipes. */
 export const RUN = {
+  "base-url": string(undefined, {
+    help: "server that plays the hub, as of data fetch; shards are below it in base_data/",
+  }),
   from: string(undefined, { help: "repeats this stage and those behind it, finished or not" }),
   ...DEVICE,
   ...PRICE,

@@ -19,7 +19,7 @@ import { camelCase, UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
-import { type CommonFlags, stageExecutor } from "./stage.ts";
+import { stageExecutor } from "./stage.ts";
 import { explicitFlags } from "./train_command.ts";
 import { thisProgram } from "./version.ts";
 
@@ -40,10 +40,10 @@ export async function run(
   const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
   const result = (text: string, object?: unknown) => terminal.result(text, object);
   const given = explicitFlags(settings);
-  const common = Object.fromEntries(
+  const flags = Object.fromEntries(
     Object.keys(DEVICE).filter((flag) => given.has(camelCase(flag))).map((flag) => [flag, settings.get(flag)!.value!]),
-  ) as CommonFlags;
-  const execute = stageExecutor(COMMANDS, { result, common });
+  );
+  const execute = stageExecutor(COMMANDS, { result, common: { flags, baseUrl: values.baseUrl } });
   const program = thisProgram();
   const { stopped } = await runRecipe(name, { base, log, stop, result, execute, from, program, pricePerHour });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);

@@ -161,16 +161,21 @@ Deno.test("runRecipe() names the recipes when it is given another name", async (
 });
 
 Deno.test("every stage of every recipe is a command with flags that it takes, and batches that fit", () => {
-  for (const [name, { stages }] of Object.entries(RECIPES)) {
-    const call = { folders: foldersOf("/base", name), dataDir: "/base/data", isResumed: false };
+  const readsShards = ["data download", "tokenizer train", "tokenizer eval", "train", "eval bpb"];
+  for (const [name, { stages, data }] of Object.entries(RECIPES)) {
+    const folders = foldersOf("/base", name);
+    const dataDir = data === "own" ? folders.data : "/base/data";
+    const call = { folders, dataDir, assetDir: "/base", isResumed: false };
     for (const stage of stages) {
       const row = COMMANDS.find((each) => each.name === stage.command);
       assert(row, `${name}: ${stage.command}`);
-      const args = stageArgs(row, { stage, call, common: { threads: 1 } });
+      const args = stageArgs(row, { stage, call, common: { flags: { threads: 1 }, baseUrl: "http://x" } });
       const takesPositional = row.positional !== undefined;
       const { settings } = parse({ flags: allFlags(row), args, env: {}, takesPositional, readFile: () => "" });
       assertEquals(settings.get("base-dir")?.value, "/base/runs/" + name);
       if (stage.needs) assert(stages.find((each) => each.name === stage.needs)?.background, `${name}: ${stage.needs}`);
+      const folder = data === "own" ? undefined : readsShards.includes(stage.command) ? "/base/data" : "/base";
+      if (settings.has("data-dir")) assertEquals(settings.get("data-dir")!.value, folder, stage.command);
       const value = (flag: string) => settings.get(flag)?.value as number;
       if (stage.command === "train") {
         assertEquals(value("total-batch-size") % (value("device-batch-size") * value("max-seq-len")), 0);

@@ -3,6 +3,7 @@ import type { Log, Progress } from "../data/log.ts";
 import type { Stage } from "../train/recipes.ts";
 import type { StageCall, StageEnd } from "../train/run.ts";
 import { allFlags, type Command } from "./command.ts";
+import { DATA_DIR } from "./flag_sets.ts";
 import { parse, valuesOf } from "./parse.ts";
 import { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";
@@ -39,22 +40,32 @@ class StageTerminal extends Terminal {
   }
 }
 
-/** What every stage of a recipe is given where its command takes it: device, threads, types. */
-export type CommonFlags = Readonly<Record<string, string | number | boolean>>;
+/** What the user of a recipe gives to all its stages. */
+export interface CommonOptions {
+  /** Flags that a stage takes where its command has them: device, threads, types. */
+  readonly flags?: Readonly<Record<string, string | number | boolean>>;
+  /** Server that plays the hub; the shards lie below it in base_data/. */
+  readonly baseUrl?: string;
+}
 
 /** Gives the arguments of a stage's command. */
 export function stageArgs(
   row: Command,
-  { stage, call, common }: {
+  { stage, call, common = {} }: {
     stage: Stage;
-    call: Pick<StageCall, "folders" | "dataDir" | "isResumed">;
-    common: CommonFlags;
+    call: Pick<StageCall, "folders" | "dataDir" | "assetDir" | "isResumed">;
+    common?: CommonOptions;
   },
 ): string[] {
   const has = (name: string) => name in row.flags;
   const flags: Record<string, string | number | boolean> = { ...stage.flags };
-  for (const [name, value] of Object.entries(common)) if (has(name)) flags[name] = value;
-  if (has("data-dir") && call.dataDir !== call.folders.data) flags["data-dir"] = call.dataDir;
+  for (const [name, value] of Object.entries(common.flags ?? {})) if (has(name)) flags[name] = value;
+  if (common.baseUrl !== undefined && has("base-url")) {
+    flags["base-url"] = stage.command === "data download" ? `${common.baseUrl}/base_data` : common.baseUrl;
+  }
+  if (has("data-dir") && call.dataDir !== call.folders.data) {
+    flags["data-dir"] = row.flags["data-dir"] === DATA_DIR["data-dir"] ? call.dataDir : call.assetDir;
+  }
   if (has("run")) flags.run = call.folders.run!;
   if (call.isResumed && has("resume")) flags.resume = "auto";
   else if (has("overwrite")) flags.overwrite = true;
@@ -71,7 +82,7 @@ export function stageArgs(
  */
 export function stageExecutor(
   commands: readonly Command[],
-  { result, common = {} }: { result: (text: string, object?: unknown) => void; common?: CommonFlags },
+  { result, common }: { result: (text: string, object?: unknown) => void; common?: CommonOptions },
 ): (stage: Stage, call: StageCall) => Promise<StageEnd> {
   return async (stage, call) => {
     const row = commands.find(({ name }) => name === stage.command);

@@ -1,9 +1,10 @@
 /** `nanochat mid`, `sft` and `rl`: the stages behind base training, with the folders and the log of the command line. */
-import { resolve } from "@std/path";
+import { join, resolve } from "@std/path";
 import { loadStageTasks } from "../../tasks/mixtures.ts";
 import { checkpointFolder, foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import { CheckpointError } from "../model/checkpoint.ts";
 import { chooseModel, type ChosenModel } from "../model/models.ts";
+import { EVENTS_FILE, readEvents } from "../report/events.ts";
 import { reportChatStage } from "../report/stages.ts";
 import { chatRl } from "../train/chat_rl.ts";
 import { chatSft, type TaskMetrics } from "../train/chat_sft.ts";
@@ -65,11 +66,21 @@ export async function rl(invocation: Invocation<typeof RL>): Promise<number> {
     run: async (cx) => {
       const result = await chatRl(flags, cx);
       const { passAt = [], rewards = [] } = result.evaluation ?? {};
-      const passes = passAt.map((share, i) => [`pass@${i + 1}`, share] as const);
-      const reward = rewards.length > 0 ? rewards.reduce((sum, x) => sum + x, 0) / rewards.length : null;
-      return { result, flags, figures: { reward, ...Object.fromEntries(passes) } };
+      const passes = Object.fromEntries(passAt.map((share, i) => [`pass@${i + 1}`, share]));
+      return { result, flags, figures: { ...rewardFigures(result.folder, rewards), ...passes } };
     },
   });
+}
+
+/** The mean reward of held-out prompts before the first update, which the events keep over a resume, and after the last one. */
+function rewardFigures(folder: string, rewards: readonly number[]): Figures {
+  const events = readEvents(join(folder, EVENTS_FILE));
+  const before = events.find(({ kind, step }) => kind === "eval" && step === 0)?.values?.reward ?? null;
+  const n = rewards.length;
+  if (n === 0) return { rl_reward_before: before };
+  const mean = rewards.reduce((sum, x) => sum + x, 0) / n;
+  const variance = rewards.reduce((sum, x) => sum + (x - mean) ** 2, 0) / Math.max(1, n - 1);
+  return { rl_reward_before: before, rl_reward_after: mean, rl_reward_ci95: 1.96 * Math.sqrt(variance / n) };
 }
 
 /** Picks the flags of a stage among all values. */

@@ -5,6 +5,7 @@ import { loadHumanEval, type ProgramRunner } from "../../tasks/humaneval.ts";
 import { loadMmlu } from "../../tasks/mmlu.ts";
 import { readWords, spellingBee } from "../../tasks/spellingbee.ts";
 import type { Task } from "../../tasks/task.ts";
+import { worldTask, type WorldTaskName } from "../../tasks/world_tasks.ts";
 import { findAsset } from "../data/assets.ts";
 
 /** What a task is loaded from. */
@@ -19,39 +20,63 @@ export interface ChatTaskSource {
 export interface ChatTaskRow {
   /** Accuracy of guessing. */
   readonly baseline: number;
+  /** Whether it belongs to ChatCORE, and to what is asked where no task is named. */
+  readonly isCore?: true;
   /** Whether answers are programs that are run. */
   readonly runsPrograms?: boolean;
   /** Opens the task. */
   load(source: ChatTaskSource): Promise<Task>;
 }
 
-/** All tasks, in the order of the reference. */
+const world = (name: WorldTaskName): ChatTaskRow => ({
+  baseline: 0,
+  load: () => Promise.resolve(worldTask(name, { split: "test", size: 1000 })),
+});
+
+/** All tasks, those of the reference first and in its order. */
 export const CHAT_TASKS: Readonly<Record<string, ChatTaskRow>> = {
   "ARC-Easy": {
     baseline: 0.25,
+    isCore: true,
     load: ({ folder }) => loadArc(folder, { subset: "ARC-Easy", split: "test" }),
   },
   "ARC-Challenge": {
     baseline: 0.25,
+    isCore: true,
     load: ({ folder }) => loadArc(folder, { subset: "ARC-Challenge", split: "test" }),
   },
-  MMLU: { baseline: 0.25, load: ({ folder }) => loadMmlu(folder, { subset: "all", split: "test" }) },
-  GSM8K: { baseline: 0, load: ({ folder }) => loadGsm8k(folder, { subset: "main", split: "test" }) },
-  HumanEval: { baseline: 0, runsPrograms: true, load: ({ folder, run }) => loadHumanEval(folder, { run }) },
+  MMLU: { baseline: 0.25, isCore: true, load: ({ folder }) => loadMmlu(folder, { subset: "all", split: "test" }) },
+  GSM8K: { baseline: 0, isCore: true, load: ({ folder }) => loadGsm8k(folder, { subset: "main", split: "test" }) },
+  HumanEval: {
+    baseline: 0,
+    isCore: true,
+    runsPrograms: true,
+    load: ({ folder, run }) => loadHumanEval(folder, { run }),
+  },
   SpellingBee: {
     baseline: 0,
+    isCore: true,
     load: async ({ folder }) => spellingBee(await readWords(findAsset(folder, "words")), { size: 256, split: "test" }),
   },
+  // The small world of `run tiny`, held-out rows.
+  Identity: world("identity"),
+  World: world("world"),
+  Arithmetic: world("arithmetic"),
+  Spelling: world("spelling"),
+  Counting: world("counting"),
 };
 
+/** Names of the tasks that make ChatCORE. */
+export const CORE_TASKS: readonly string[] = Object.keys(CHAT_TASKS).filter((name) => CHAT_TASKS[name].isCore);
+
 /**
- * Reads a choice of tasks: names with `|` between them, "" = all.
+ * Reads a choice of tasks: names with `|` between them, "" = those of ChatCORE.
  *
  * @throws {RangeError} for a name that is none, listing those that are.
  */
 export function chooseChatTasks(names: string): string[] {
   const known = Object.keys(CHAT_TASKS);
-  if (names === "") return known;
+  if (names === "") return [...CORE_TASKS];
   const chosen = names.split("|").map((name) => {
     const match = known.find((each) => each.toLowerCase() === name.trim().toLowerCase());
     if (match) return match;

@@ -28,6 +28,42 @@ export interface Recipe {
   readonly next: string;
 }
 
+type Flags = NonNullable<Stage["flags"]>;
+
+/** What the recipes for GPUs differ in: shards for the tokenizer and in all, characters that it is trained on, size of the model. */
+interface BigRecipe {
+  readonly about: string;
+  readonly firstShards: number;
+  readonly shards: number;
+  readonly maxChars: number;
+  readonly base: Flags;
+  readonly mid: Flags;
+}
+
+/** The reference's pipeline for a machine with GPUs; shards come while the tokenizer trains, everything else at the reference's defaults. */
+function bigRecipe({ about, firstShards, shards, maxChars, base, mid }: BigRecipe): Recipe {
+  return {
+    about,
+    data: "shared",
+    stages: [
+      { name: "first-shards", command: "data download", flags: { "num-files": firstShards } },
+      { name: "shards", command: "data download", flags: { "num-files": shards }, background: true },
+      { name: "fetch", command: "data fetch", args: ["all"], background: true },
+      { name: "tokenizer", command: "tokenizer train", flags: { "max-chars": maxChars } },
+      { name: "tokenizer-eval", command: "tokenizer eval" },
+      // About 20 tokens a parameter, 4.8 characters a token and 250 million characters a shard; with too few the text repeats.
+      { name: "base", command: "train", flags: base, needs: "shards" },
+      { name: "base-loss", command: "eval bpb", flags: { source: "base" } },
+      { name: "base-eval", command: "eval core", flags: { source: "base" }, needs: "fetch" },
+      { name: "mid", command: "mid", flags: mid },
+      { name: "mid-eval", command: "eval chat", flags: { source: "mid" } },
+      { name: "sft", command: "sft" },
+      { name: "sft-eval", command: "eval chat", flags: { source: "sft" } },
+    ],
+    next: "nanochat chat",
+  };
+}
+
 /** The recipes by name. */
 export const RECIPES: Readonly<Record<string, Recipe>> = {
   // A model that learns a small world of its own on two cores, from nothing and without a network.
@@ -53,6 +89,7 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
           "eval-every": 200,
           "eval-tokens": 10 * 4096,
           "sample-every": 75,
+          "core-metric-every": -1,
           "save-every": 100,
           keep: 1,
         },
@@ -65,6 +102,91 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     ],
     next: "nanochat chat",
   },
+
+  // The reference's runcpu.sh: every stage once, on real data, with a model far too small to be good.
+  cpu: {
+    about:
+      "goes through every stage on the reference's data with a toy model: about 25 minutes on two cores, 2 GB to download",
+    data: "shared",
+    stages: [
+      { name: "shards", command: "data download", flags: { "num-files": 4 } },
+      { name: "fetch", command: "data fetch", args: ["all"] },
+      { name: "tokenizer", command: "tokenizer train", flags: { "max-chars": 1e9 } },
+      { name: "tokenizer-eval", command: "tokenizer eval" },
+      {
+        name: "base",
+        command: "train",
+        flags: {
+          depth: 4,
+          "max-seq-len": 1024,
+          "device-batch-size": 1,
+          "total-batch-size": 1024,
+          "eval-every": 50,
+          "eval-tokens": 4096,
+          "core-metric-every": 50,
+          "core-metric-max-per-task": 12,
+          "sample-every": 50,
+          "num-iterations": 50,
+        },
+      },
+      {
+        name: "base-loss",
+        command: "eval bpb",
+        flags: { source: "base", "device-batch-size": 1, "split-tokens": 4096 },
+      },
+      { name: "base-eval", command: "eval core", flags: { source: "base", "max-per-task": 16 } },
+      {
+        name: "mid",
+        command: "mid",
+        flags: {
+          "max-seq-len": 1024,
+          "device-batch-size": 1,
+          "eval-every": 50,
+          "eval-tokens": 4096,
+          "total-batch-size": 1024,
+          "num-iterations": 100,
+        },
+      },
+      {
+        name: "mid-eval",
+        command: "eval chat",
+        flags: { source: "mid", "max-new-tokens": 128, "max-problems": 20 },
+      },
+      {
+        name: "sft",
+        command: "sft",
+        flags: {
+          "device-batch-size": 1,
+          "target-examples-per-step": 4,
+          "num-iterations": 100,
+          "eval-steps": 4,
+          "eval-metrics-max-problems": 16,
+        },
+      },
+    ],
+    next: "nanochat chat",
+  },
+
+  speedrun: bigRecipe({
+    about: "trains the $100 model, depth 20, on 8 H100 in about 4 hours; 30 GB to download",
+    ...{ firstShards: 8, shards: 240, maxChars: 2e9 },
+    base: { depth: 20 },
+    mid: {},
+  }),
+
+  d26: bigRecipe({
+    about: "trains the $300 model, depth 26, about as good as GPT-2, on 8 H100 in about 12 hours; 50 GB to download",
+    ...{ firstShards: 8, shards: 450, maxChars: 2e9 },
+    base: { depth: 26, "device-batch-size": 16 },
+    mid: { "device-batch-size": 16 },
+  }),
+
+  run1000: bigRecipe({
+    about: "trains the $1,000 model, depth 32, on 8 H100 in about 42 hours; 90 GB to download",
+    ...{ firstShards: 16, shards: 800, maxChars: 4e9 },
+    base: { depth: 32, "device-batch-size": 8 },
+    mid: { "device-batch-size": 8 },
+  }),
 };
 
 /** Writes a stage as the command that does the same in the folder of a run. */

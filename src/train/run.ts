@@ -21,6 +21,8 @@ export interface StageCall {
   readonly folders: Folders;
   /** Shards of the recipe. */
   readonly dataDir: string;
+  /** Folder with what `data fetch` brings: task sets, CORE's bundle, words, identity. */
+  readonly assetDir: string;
   /** An earlier attempt was interrupted: go on where it can; else what it left is replaced. */
   readonly isResumed: boolean;
   readonly log: Log;
@@ -213,7 +215,9 @@ class Run {
       if (!stage.background) log.info(message);
     };
     const own: Log = { info, warn: (message) => log.warn(message), progress };
-    const end = await execute(stage, { folders: this.#folders, dataDir: this.#dataDir, isResumed, log: own, stop });
+    const folders = this.#folders;
+    const assetDir = this.#recipe.data === "own" ? folders.root : this.#cx.base;
+    const end = await execute(stage, { folders, dataDir: this.#dataDir, assetDir, isResumed, log: own, stop });
     record(end);
     return !end.stopped;
   }
