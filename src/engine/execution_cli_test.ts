@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { join } from "@std/path";
 import { type Execution, type Kind, PythonPool } from "./execution.ts";
 import { pythonTool } from "./python_tool.ts";
+import { SandboxProcess } from "./sandbox/process.ts";
 import { temporaryFolder } from "../../dev/testing.ts";
 
 interface Case {
@@ -246,6 +247,27 @@ Deno.test("PythonPool ends what waits when it is closed", async () => {
   await pool[Symbol.asyncDispose]();
   await Promise.all(promises);
   await assertRejects(() => pool.run("1"), Error, "pool is closed");
+});
+
+Deno.test({
+  name: "SandboxProcess is limited by the kernel when it is ready",
+  ignore: Deno.build.os !== "linux",
+  fn: async () => {
+    using folder = temporaryFolder();
+    const limits = { timeoutMs: 3000, memoryBytes: 64 << 20, outputBytes: 1000 };
+    const sandbox = new SandboxProcess(folder.path, limits);
+    try {
+      await sandbox.ready;
+      const text = Deno.readTextFileSync(`/proc/${sandbox.pid}/limits`);
+      const [soft, hard] = /^Max data size +(\d+) +(\d+)/m.exec(text)!.slice(1).map(Number);
+      const data = 1024 * Number(/^VmData:\s+(\d+)/m.exec(Deno.readTextFileSync(`/proc/${sandbox.pid}/status`))![1]);
+      assertEquals(soft, hard);
+      assert(soft > data && soft < data + (300 << 20), `${soft} with ${data} in use`);
+      assertMatch(text, /^Max cpu time +22 +22/m);
+    } finally {
+      await sandbox.kill();
+    }
+  },
 });
 
 Deno.test("a sandbox process refuses to start with a permission too many", async () => {
