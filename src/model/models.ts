@@ -168,7 +168,9 @@ function missingText(base: string, wanted: ModelChoice & { all: readonly Model[]
     return `Cannot find ${what} in "${base}": it holds no checkpoint${hint || '; run "nanochat run tiny"'}`;
   }
   const found = all.map(({ name, steps }) => `${name} (${describeSteps(steps)})`).join(", ");
-  return `Cannot find ${what} in "${base}": it holds ${found}${hint}`;
+  const isStageMissing = source !== undefined && all.every(({ stage }) => stage !== source);
+  const next = `; run "nanochat ${source === "base" ? "train" : source}" first, or choose another with --source`;
+  return `Cannot find ${what} in "${base}": it holds ${found}${hint || (isStageMissing ? next : "")}`;
 }
 
 function newest(models: readonly Model[]): number {

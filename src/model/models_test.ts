@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { TOKENIZER_FILE } from "../data/base_dir.ts";
 import type { Stage } from "../data/base_dir.ts";
@@ -128,7 +128,16 @@ Deno.test("chooseModel() says what is there instead", () => {
     Deno.writeTextFileSync(join(python, "model_000001.pt"), "");
     assertThrows(() => chooseModel(base), CheckpointError, `run "nanochat import ${python}"`);
     put(base, { stage: "base", tag: "d4", step: 3 });
-    assertThrows(() => chooseModel(base, { source: "sft", tag: "x" }), CheckpointError, "it holds base/d4 (step 3)");
+    assertThrows(() => chooseModel(base, { source: "sft" }), CheckpointError, "it holds base/d4 (step 3); found model");
+    Deno.removeSync(join(base, "chatsft_checkpoints"), { recursive: true });
+    const sentence = 'it holds base/d4 (step 3); run "nanochat sft" first, or choose another with --source';
+    assertThrows(() => chooseModel(base, { source: "sft", tag: "x" }), CheckpointError, sentence);
+    const other = assertThrows(
+      () => chooseModel(base, { source: "base", tag: "x" }),
+      CheckpointError,
+      "it holds base/d4",
+    );
+    assert(!other.message.includes("nanochat train"), other.message);
     assertThrows(() => chooseModel(base, { step: 4 }), CheckpointError, "a model at step 4");
   });
 });
