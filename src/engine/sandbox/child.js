@@ -1,5 +1,6 @@
 /**
- * Runs one Python program in a process that may do nothing: `deno run --allow-read=ASSETS child.js ASSETS`, started by ../execution.ts.
+ * Runs one Python program in a process that may do nothing: `deno run --allow-read=ASSETS child.js ASSETS OUTPUT_BYTES`, started by
+ * process.ts.
  *
  * Order of events: load Python from its snapshot; give the read permission back; try every kind of access and refuse to go on if one
  * is granted; delete what the program does not need; write "ready"; read one JSON line {nonce, code} from stdin; build the frames of
