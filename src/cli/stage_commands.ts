@@ -4,6 +4,7 @@ import { loadStageTasks } from "../../tasks/mixtures.ts";
 import { checkpointFolder, foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import { CheckpointError } from "../model/checkpoint.ts";
 import { chooseModel, type ChosenModel } from "../model/models.ts";
+import { duration } from "../report/card.ts";
 import { EVENTS_FILE, readEvents } from "../report/events.ts";
 import { reportChatStage } from "../report/stages.ts";
 import { chatRl } from "../train/chat_rl.ts";
@@ -119,10 +120,11 @@ async function runStage(
   const { step, steps, stopped, totalTimeMs, cost } = result;
   if (!stopped && !dryRun) reportChatStage(folders.report, { stage, flags, figures, ...result });
   const measured = Object.entries(figures).filter((row): row is [string, number] => row[1] !== null);
-  const shown = measured.map(([name, value]) => `, ${name} ${value.toFixed(4)}`).join("");
+  const told = measured.filter(([name], i) => !/^pass@/.test(name) || name === "pass@1" || i === measured.length - 1);
+  const shown = told.map(([name, value]) => `, ${name} ${value.toFixed(4)}`).join("");
   const paid = cost === undefined ? "" : `, ${money(cost)}`;
   terminal.result(
-    `${stage}/${tag}: step ${step} of ${steps}${shown}, ${(totalTimeMs / 60e3).toFixed(1)} minutes${paid}`,
+    `${stage}/${tag}: step ${step} of ${steps}${shown}, ${duration(totalTimeMs / 1000)} of updates${paid}`,
     { folder: dryRun ? null : result.folder, step, steps, stopped, ...figures, total_time_ms: totalTimeMs, cost },
   );
   if (!stopped) return EXIT.DONE;

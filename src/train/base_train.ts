@@ -1,7 +1,7 @@
 /**
  * Base pretraining: from shards to a model (nanochat/base_train.py). `--depth` is the one dial; everything else follows from it.
  *
- * Steps count from 0. At step 0..N: evaluate, save and sample where due; then, below N, one update. Resuming continues bit for bit.
+ * Steps count from 0. At step 0..N: save, evaluate and sample where due; then, below N, one update. Resuming continues bit for bit.
  */
 import { DataLoader, type LoaderState } from "../data/dataloader.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
@@ -70,11 +70,12 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
     const { step } = session;
     const isLast = step >= steps;
     const due = (every: number) => every > 0 && (isLast || step % every === 0);
-    if (due(flags.evalEvery)) await evaluate();
     const isCadence = step > 0 && flags.saveEvery > 0 && step % flags.saveEvery === 0;
     const isResumed = step === first && start.resumed !== null;
     const stopping = session.stopping;
+    // Saved first, so that no evaluation can cost the run.
     if ((isLast || isCadence || stopping) && !isResumed) await session.save(position as unknown as JsonObject);
+    if (due(flags.evalEvery) && (isLast || !stopping)) await evaluate();
     if (step > 0 && due(flags.coreMetricEvery) && !stopping && cx.core) await measureCore(cx.core);
     if (step > 0 && due(flags.sampleEvery) && !stopping) await sample();
     if (isLast || stopping) return session.finish(steps);
@@ -98,6 +99,7 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
     await using held = new DataLoader({ files: val, tokenizer, B, T });
     const { bpb } = await evaluator.bitsPerByte(take(held, batches), tokenizer.tokenBytes("bytes"));
     session.record({ steps, bpb });
+    await session.amend();
     log.info(`Step ${session.step}: validation ${bpb.toFixed(4)} bits per byte`);
   }
 

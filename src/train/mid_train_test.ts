@@ -78,3 +78,22 @@ Deno.test("midTrain() refuses a mixture that fills no step and names a row that 
     "Cannot train on conversation 1 of 3",
   );
 });
+
+Deno.test("midTrain() has saved its last step before an evaluation that fails; a resumed run makes up for it", async () => {
+  await using place = await StagePlace.make();
+  const held = colourTask(12);
+  let fails = false;
+  const conversation = (index: number) => {
+    if (fails) throw new Error("the disk is gone");
+    return held.conversation(index);
+  };
+  const onStep = () => void (fails = true);
+  const flags = { ...FLAGS, numIterations: 3, evalEvery: 100 };
+  const validation = { ...held, conversation };
+  await assertRejects(() => midTrain(flags, place.context({ validation, onStep })), Error, "the disk is gone");
+  assertEquals(chooseModel(place.folder, { source: "mid" }).step, 3);
+  const explicit = new Set(["resume"]);
+  const result = await midTrain({ ...MID_TRAIN_DEFAULTS, resume: "latest" }, place.context({ explicit }));
+  assert(result.step === 3 && result.valBpb! > 0);
+  assertEquals(chooseModel(place.folder, { source: "mid" }).meta.valBpb, result.valBpb);
+});

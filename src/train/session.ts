@@ -182,7 +182,7 @@ export class TrainSession implements AsyncDisposable {
   readonly #clock: RunClock;
   readonly #profiler: Profiler | null;
   #updates = 0; // of this attempt
-  #saved: CheckpointMeta | undefined;
+  #saved: CheckpointMeta | undefined; // the checkpoint that was saved or resumed last
 
   private constructor(
     options: SessionOptions,
@@ -202,6 +202,7 @@ export class TrainSession implements AsyncDisposable {
     this.#profiler = profiler;
     trainer.tape.costs = profiler?.costs ?? null;
     this.step = resumed?.step ?? 0;
+    this.#saved = resumed ?? undefined;
     this.#loop = resumed
       ? { ...resumed.loop as unknown as LoopState }
       : { minValBpb: null, smoothLoss: 0, updates: 0, totalTimeMs: 0 };
