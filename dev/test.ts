@@ -261,8 +261,8 @@ function stepsOf(tier: string): Step[] {
     case "slow":
       return [
         ...slowSteps(),
-        check("coverage", DENO, ["run", "-A", LOCK, "dev/coverage.ts"]),
-        check("mutants", DENO, ["run", "-A", LOCK, "dev/mutate.ts"]),
+        { ...check("coverage", DENO, ["run", "-A", LOCK, "dev/coverage.ts"]), show: true },
+        { ...check("mutants", DENO, ["run", "-A", LOCK, "dev/mutate.ts"]), show: true },
       ];
     case "data":
       return [denoTest("data", "tests with large data")];
