@@ -314,7 +314,9 @@ for (const dtype of DTYPES) {
       for (const [name, x, at] of [["q", q, qs], ["k", k, ks], ["v", v, vs]] as const) {
         const gradient = (s: typeof size) => differences(at, dy, (value) => f(s, { [name]: value }));
         const sum = { terms: terms * H / G, ...sums[`d${name}`] };
-        await t.close(`d${name}`, t.tape.gradient(x), { expected: gradient(size), sum, wrong: gradient(shorter) });
+        // Differences cost a forward pass an element: the long case plants its mistake in the value alone.
+        const wrong = T > 32 ? undefined : gradient(shorter);
+        await t.close(`d${name}`, t.tape.gradient(x), { expected: gradient(size), sum, wrong });
       }
     }
   });
