@@ -121,4 +121,12 @@ async function main(): Promise<boolean> {
   return passed && low.length === 0;
 }
 
-if (import.meta.main) Deno.exit(await main() ? 0 : 1);
+if (import.meta.main) {
+  let isGood = false;
+  try {
+    isGood = await main();
+  } catch (error) {
+    console.error((error as Error).message);
+  }
+  Deno.exit(isGood ? 0 : 1); // an exit, unlike an error that nothing catches, runs the listener that removes the counts
+}

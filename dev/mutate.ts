@@ -167,4 +167,12 @@ async function main(args: string[]): Promise<boolean> {
   return caught >= needed;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args) ? 0 : 1);
+if (import.meta.main) {
+  let isGood = false;
+  try {
+    isGood = await main(Deno.args);
+  } catch (error) {
+    console.error((error as Error).message);
+  }
+  Deno.exit(isGood ? 0 : 1); // an exit, unlike an error that nothing catches, runs the listener that removes the copies
+}
