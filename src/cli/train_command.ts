@@ -29,10 +29,10 @@ export function trainFlags(values: Readonly<Record<string, FlagValue | undefined
 /** Opens the CORE bundle of the base folder; where there is none, says so once, or fails where the user asked for CORE. */
 async function findBundle(
   base: string,
-  { explicit, log }: { explicit: ReadonlySet<string>; log: RunLog },
+  { asked, log }: { asked: boolean; log: RunLog },
 ): Promise<CoreBundle | undefined> {
   const folder = findAsset(base, "eval-bundle");
-  if (existsSync(folder) || explicit.has("coreMetricEvery")) return await readBundle(folder);
+  if (existsSync(folder) || asked) return await readBundle(folder);
   log.info('CORE is not measured: the base folder has no eval_bundle; "nanochat data fetch eval-bundle" brings it');
   return undefined;
 }
@@ -52,7 +52,10 @@ export async function train(
   const tokenizer = chooseTokenizer(base, values.tokenizerDir);
   log.info(`Shards in "${data.folder}" (${data.why}), tokenizer in "${tokenizer.folder}" (${tokenizer.why})`);
   const explicit = explicitFlags(settings);
-  const core = values.coreMetricEvery > 0 ? await findBundle(base, { explicit, log }) : undefined;
+  const every = values.coreMetricEvery;
+  // A file written by --print-config gives the default too: that is no demand for CORE.
+  const asked = explicit.has("coreMetricEvery") && every !== BASE_TRAIN_DEFAULTS.coreMetricEvery;
+  const core = every > 0 ? await findBundle(base, { asked, log }) : undefined;
   const result = await baseTrain(trainFlags(values), {
     folders,
     dataDir: data.folder,
