@@ -28,9 +28,6 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
   { begins: "nanochat run ", reason: "a whole recipe: src/train/run_slow_test.ts" },
 ];
 
-/** Commands that pages name before the program has them; a call is checked as any other as soon as its command exists. */
-const ANNOUNCED = ["eval core", "eval chat"];
-
 /** Commands that are stopped after their first steps. */
 const TRAINS = /^nanochat (train|mid|sft|rl)\b/;
 const FIRST_STEP = /\b\d+\/\d+ \(\d+ %\) {2}loss /;
@@ -66,10 +63,7 @@ export function unknownPart(call: string): string | undefined {
   if (words[0].startsWith("-") || words[0] === "COMMAND") return undefined;
   const row = COMMANDS.find(({ name }) => name === words.slice(0, 2).join(" ")) ??
     COMMANDS.find(({ name }) => name === words[0]);
-  if (row === undefined) {
-    const isAnnounced = ANNOUNCED.some((name) => `${words.join(" ")} `.startsWith(`${name} `));
-    return isAnnounced ? undefined : `no command "${words[0]}"`;
-  }
+  if (row === undefined) return `no command "${words[0]}"`;
   const flags = allFlags(row);
   const names = new Set(Object.entries(flags).flatMap(([name, flag]) => [name, `no-${name}`, ...(flag.aliases ?? [])]));
   const flag = words.find((word) => word.startsWith("--") && !names.has(word.slice(2).split("=")[0]));
