@@ -51,13 +51,26 @@ pub fn detected() -> Isa {
     Isa::Portable
 }
 
-/// The instruction set in use: the detected one, or the lower one that `NANOCHAT_CPU_ISA` names.
+/// The instruction set to use where none is asked for. Intel's cores issue one dot product of bfloat16 pairs in two cycles and two fp32
+/// FMAs in one, so there it is faster to widen (164 against 294 GFLOP/s on two cores of a Xeon, LOG 2026-11-25).
+fn preferred() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        if [vendor.ebx, vendor.edx, vendor.ecx] == [b"Genu", b"ineI", b"ntel"].map(|text| u32::from_le_bytes(*text)) {
+            return Isa::Avx512;
+        }
+    }
+    Isa::Avx512Bf16
+}
+
+/// The instruction set in use: the one that suits this CPU best, or the one that `NANOCHAT_CPU_ISA` names where the CPU has it.
 pub fn isa() -> Isa {
     static CHOSEN: OnceLock<Isa> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
         let wanted = std::env::var("NANOCHAT_CPU_ISA").ok();
         let wanted = Isa::ALL.into_iter().find(|isa| Some(isa.name()) == wanted.as_deref());
-        wanted.unwrap_or(Isa::Avx512Bf16).min(detected())
+        wanted.unwrap_or_else(preferred).min(detected())
     })
 }
 
