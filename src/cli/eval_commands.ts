@@ -17,7 +17,7 @@ import type { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";
 
 /** Which model, where it runs. */
-interface ModelFlags {
+export interface ModelFlags {
   readonly baseDir?: string;
   readonly source: Stage | "";
   readonly modelTag?: string;
@@ -167,7 +167,8 @@ function chatLine({ name, right, total, accuracy, interval: [low, high], passAt 
   return `${name.padEnd(16)} ${percent(accuracy).padStart(8)} (${right} of ${total}; ${range})${passes}`;
 }
 
-async function openModel(base: string, flags: ModelFlags, terminal: Terminal): Promise<LoadedModel> {
+/** Opens the model that the flags choose, and says which one. */
+export async function openModel(base: string, flags: ModelFlags, terminal: Terminal): Promise<LoadedModel> {
   const { deviceType, threads, dtype } = flags;
   const loaded = await LoadedModel.open(base, {
     ...{ deviceType, threads, dtype, log: terminal },

@@ -1,11 +1,10 @@
 /** `nanochat run`, `nanochat data world` and `nanochat eval bpb`: recipes and the stages that they are made of. */
 import { join } from "@std/path";
 import { type WorldCorpus, writeWorldShards } from "../../tasks/world_shards.ts";
-import { chooseData, entries, foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import { chooseData, entries, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
 import { readPrompts } from "../data/prompts.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
-import { LoadedModel } from "../engine/load.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { reportBaseLoss } from "../report/stages.ts";
 import { commandLine, RECIPES } from "../train/recipes.ts";
@@ -13,6 +12,7 @@ import { runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
 import type { Invocation } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
+import { type ModelFlags, openModel } from "./eval_commands.ts";
 import { DEVICE } from "./flag_sets.ts";
 import type { RUN } from "./model_flags.ts";
 import { camelCase, UsageError } from "./flags.ts";
@@ -80,32 +80,19 @@ export async function writeWorld(
 const FINAL_TOKENS = 40;
 
 /** Flags of `eval bpb`. */
-export interface EvalBpbFlags {
-  readonly baseDir?: string;
+export interface EvalBpbFlags extends ModelFlags {
   readonly dataDir?: string;
-  readonly source: Stage | "";
-  readonly modelTag?: string;
-  readonly step: number;
   readonly deviceBatchSize: number;
   readonly splitTokens: number;
   readonly markov: boolean;
-  readonly deviceType: "cpu" | "cuda" | "";
-  readonly threads: number;
-  readonly dtype: string;
 }
 
 /** Measures bits per byte of a model on both splits and shows samples. */
 export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<void> {
   const started = performance.now();
   const base = resolveBaseDir(flags.baseDir);
-  const { deviceType, threads, dtype, deviceBatchSize: B, splitTokens } = flags;
-  using loaded = await LoadedModel.open(base, {
-    ...{ deviceType, threads, dtype, log: terminal },
-    source: flags.source || undefined,
-    tag: flags.modelTag,
-    step: flags.step < 0 ? undefined : flags.step,
-  });
-  terminal.info(loaded.chosen.why);
+  const { deviceBatchSize: B, splitTokens } = flags;
+  using loaded = await openModel(base, flags, terminal);
   const folder = dataFolder(base, { given: flags.dataDir, run: loaded.chosen.run });
   const files = splitShards(listShards(folder));
   const bpb = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });

@@ -1,4 +1,4 @@
-/** What each stage says about itself in the report: one function a stage, called by the command and by recipes alike. */
+/** What each stage says about itself in the report: one function a stage, called by its command. */
 import type { Stage } from "../data/base_dir.ts";
 import { type Item, type Section, writeSection } from "./sections.ts";
 

@@ -26,8 +26,6 @@ export interface BaseTrainContext extends TrainContext {
   readonly dataDir: string;
   /** Folder of the tokenizer; the checkpoint keeps a copy. */
   readonly tokenizerDir: string;
-  /** Prompts that samples continue; default: those that go with the shards, else the reference's seven. */
-  readonly prompts?: readonly string[];
   /** Tasks of the CORE metric; without them it is not measured. */
   readonly core?: CoreBundle;
 }
@@ -43,7 +41,7 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
   const { flags } = start;
   const { deviceBatchSize: B, maxSeqLen: T, gradClip, seed } = flags;
   const { train, val } = splitShards(listShards(cx.dataDir));
-  const prompts = cx.prompts ?? readPrompts(cx.dataDir)?.training;
+  const prompts = readPrompts(cx.dataDir)?.training;
   using tokenizer = await Tokenizer.load(tokenizerDir);
   const config = configFromDepth(flags.depth, { sequenceLen: T, vocabSize: tokenizer.vocabSize });
   const horizon = planHorizon(config, flags);

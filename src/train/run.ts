@@ -69,7 +69,8 @@ export interface RunSummary {
 const RECORD_INTERVAL_MS = 5_000;
 
 /**
- * Runs the stages of a recipe that are not done yet.
+ * Runs the stages of a recipe that are not done yet. A stop or a failure is told at once: what goes on beside is not waited for, and the
+ * next call takes it up where it was.
  *
  * @throws {RangeError} for a name that is no recipe or no stage; and what a stage throws.
  */
@@ -79,11 +80,7 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
   Deno.mkdirSync(folders.root, { recursive: true });
   using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
   const run = new Run(cx, { recipe, folders });
-  try {
-    if (!await run.stages(name)) return { stopped: true, figures: run.figures() };
-  } finally {
-    await run.settle();
-  }
+  if (!await run.stages(name)) return { stopped: true, figures: run.figures() };
   const figures = run.figures();
   cx.result(run.summary(), figures);
   const environment = readHeader(folders.report) ?? readEnvironment(programOf(cx));
@@ -160,11 +157,6 @@ class Run {
     }
     for (const work of this.#background.values()) if (!await work) return false;
     return true;
-  }
-
-  /** Waits for what goes on beside, however it ends. */
-  async settle(): Promise<void> {
-    await Promise.allSettled(this.#background.values());
   }
 
   /** All figures of the stages, and the time of all together. */
