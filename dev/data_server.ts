@@ -42,7 +42,7 @@ async function answer(root: string, { path, origin }: { path: string; origin: st
   if (path === "/words_alpha.txt") return new Response(await readText(findAsset(root, "words")));
   if (path === "/identity_conversations.jsonl") return new Response(await readText(findAsset(root, "identity")));
   if (path === "/eval_bundle.zip") return new Response(await makeZip(bundleEntries(findAsset(root, "eval-bundle"))));
-  const shard = /^\/(shard_\d{5}\.parquet)$/.exec(path);
+  const shard = /^(?:\/base_data)?\/(shard_\d{5}\.parquet)$/.exec(path); // at the root for data download, below it for run
   const file = shard ? join(root, "pretrain", shard[1]) : join(root, path);
   if (relative(root, file).startsWith("..") || !path.endsWith(".parquet") || !existsSync(file)) return undefined;
   return new Response(await Deno.readFile(file));

@@ -4,7 +4,19 @@
  * A row's code is imported when the command runs, so that `--help` costs nothing.
  */
 import { type Command, command } from "./command.ts";
-import { BENCH, DATA_DIR, DEVICE, DOWNLOAD, FETCH, PRICE, REPORT, SYNTH, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import {
+  BENCH,
+  BUNDLE,
+  DATA_DIR,
+  DEVICE,
+  DOWNLOAD,
+  FETCH,
+  PRICE,
+  REPORT,
+  SYNTH,
+  TOKENIZER_DIR,
+  TRAIN,
+} from "./flag_sets.ts";
 import {
   atLeast,
   between,
@@ -171,7 +183,7 @@ export const COMMANDS: readonly Command[] = [
   command({
     name: "train",
     summary: "trains a base model on shards; --depth is the one dial",
-    flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR, ...PRICE },
+    flags: { ...TRAIN, ...DATA_DIR, ...TOKENIZER_DIR, ...BUNDLE, ...PRICE },
     stoppable: true,
     run: async (invocation) => await (await import("./train_command.ts")).train(invocation),
   }),
@@ -221,8 +233,10 @@ export const COMMANDS: readonly Command[] = [
     summary: "measures CORE, the mean of 22 tasks, each between guessing (0) and perfect (1), beside GPT-2's scores",
     flags: {
       ...MODEL,
-      bundle: string(undefined, { help: "folder of the tasks; without it eval_bundle in the folder of the next flag" }),
-      "data-dir": string(undefined, { help: "folder that holds eval_bundle; without it the base folder" }),
+      ...BUNDLE,
+      "data-dir": string(undefined, {
+        help: "folder that holds eval_bundle, where --bundle is not given; without it the base folder",
+      }),
       "max-per-task": int(-1, { help: "items of a task; -1 = all", check: positiveOrOff }),
       "batch-tokens": BATCH_TOKENS,
       ...COMPUTE,

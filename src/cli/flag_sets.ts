@@ -9,6 +9,11 @@ export const TOKENIZER_DIR = {
   "tokenizer-dir": string(undefined, { help: "folder of the tokenizer" }),
 } as const satisfies FlagTable;
 
+/** Tasks of the CORE metric. */
+export const BUNDLE = {
+  bundle: string(undefined, { help: "folder of the CORE tasks; without it eval_bundle in the base folder" }),
+} as const satisfies FlagTable;
+
 /** Shards of the reference's data set. */
 export const DOWNLOAD = {
   "num-files": int(-1, { help: "shards to download, from the first one; -1 = all 1,823", short: "n" }),
@@ -104,7 +109,7 @@ export const TRAIN = {
   "eval-every": int(250, { help: "steps between validations; -1 = none", check: positiveOrOff }),
   "eval-tokens": int(20 * 524288, { help: "size of a validation", unit: "tokens", ...SEVERAL }),
   "core-metric-every": int(2000, {
-    help: "steps between CORE evaluations, where the base folder has the bundle; -1 = none",
+    help: "steps between CORE evaluations, where the tasks are there (--bundle); -1 = none",
     check: positiveOrOff,
   }),
   "core-metric-max-per-task": int(500, { help: "items of a CORE task; -1 = all", check: positiveOrOff }),

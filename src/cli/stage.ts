@@ -1,4 +1,5 @@
 /** Runs the command of a recipe's stage inside the program: its flags come from the recipe, what it says goes where the recipe tells. */
+import { findAsset } from "../data/assets.ts";
 import type { Log, Progress } from "../data/log.ts";
 import type { Stage } from "../train/recipes.ts";
 import type { StageCall, StageEnd } from "../train/run.ts";
@@ -66,6 +67,7 @@ export function stageArgs(
   if (has("data-dir") && call.dataDir !== call.folders.data) {
     flags["data-dir"] = row.flags["data-dir"] === DATA_DIR["data-dir"] ? call.dataDir : call.assetDir;
   }
+  if (has("bundle") && call.assetDir !== call.folders.root) flags.bundle = findAsset(call.assetDir, "eval-bundle");
   if (has("run")) flags.run = call.folders.run!;
   if (call.isResumed && has("resume")) flags.resume = "auto";
   else if (has("overwrite")) flags.overwrite = true;

@@ -9,7 +9,7 @@ import { duration } from "../report/card.ts";
 import { baseTrain } from "../train/base_train.ts";
 import { money } from "../train/run_clock.ts";
 import { type Invocation, wantsProfile } from "./command.ts";
-import type { DATA_DIR, PRICE, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
+import type { BUNDLE, DATA_DIR, PRICE, TOKENIZER_DIR, TRAIN } from "./flag_sets.ts";
 import { camelCase, type FlagValue } from "./flags.ts";
 import type { Setting } from "./parse.ts";
 import { RunLog } from "./run_log.ts";
@@ -26,13 +26,13 @@ export function trainFlags(values: Readonly<Record<string, FlagValue | undefined
   return Object.fromEntries(rows) as unknown as BaseTrainFlags;
 }
 
-/** Opens the CORE bundle of the base folder; where there is none, says so once, or fails where the user asked for CORE. */
+/** Opens the CORE bundle; where the base folder has none, says so once, or fails where the user asked for CORE. */
 async function findBundle(
   base: string,
-  { asked, log }: { asked: boolean; log: RunLog },
+  { given, asked, log }: { given?: string; asked: boolean; log: RunLog },
 ): Promise<CoreBundle | undefined> {
-  const folder = findAsset(base, "eval-bundle");
-  if (existsSync(folder) || asked) return await readBundle(folder);
+  const folder = given ?? findAsset(base, "eval-bundle");
+  if (existsSync(folder) || given !== undefined || asked) return await readBundle(folder);
   log.info('CORE is not measured: the base folder has no eval_bundle; "nanochat data fetch eval-bundle" brings it');
   return undefined;
 }
@@ -40,7 +40,7 @@ async function findBundle(
 /** Trains a base model; 75 where the user stopped it after its checkpoint was written. */
 export async function train(
   { values, settings, terminal, stop }: Invocation<
-    typeof TRAIN & typeof DATA_DIR & typeof TOKENIZER_DIR & typeof PRICE
+    typeof TRAIN & typeof DATA_DIR & typeof TOKENIZER_DIR & typeof BUNDLE & typeof PRICE
   >,
 ): Promise<number> {
   const base = resolveBaseDir(values.baseDir);
@@ -55,7 +55,7 @@ export async function train(
   const every = values.coreMetricEvery;
   // A file written by --print-config gives the default too: that is no demand for CORE.
   const asked = explicit.has("coreMetricEvery") && every !== BASE_TRAIN_DEFAULTS.coreMetricEvery;
-  const core = every > 0 ? await findBundle(base, { asked, log }) : undefined;
+  const core = every > 0 ? await findBundle(base, { given: values.bundle, asked, log }) : undefined;
   const result = await baseTrain(trainFlags(values), {
     folders,
     dataDir: data.folder,

@@ -13,8 +13,8 @@ export interface Stage {
   readonly flags?: Readonly<Record<string, string | number | boolean>>;
   /** Goes on beside the stages behind it, until one `needs` it. */
   readonly background?: true;
-  /** Name of a background stage that must have ended before. */
-  readonly needs?: string;
+  /** Names of background stages that must have ended before. */
+  readonly needs?: readonly string[];
 }
 
 /** A pipeline. */
@@ -52,9 +52,9 @@ function bigRecipe({ about, firstShards, shards, maxChars, base, mid }: BigRecip
       { name: "tokenizer", command: "tokenizer train", flags: { "max-chars": maxChars } },
       { name: "tokenizer-eval", command: "tokenizer eval" },
       // About 20 tokens a parameter, 4.8 characters a token and 250 million characters a shard; with too few the text repeats.
-      { name: "base", command: "train", flags: base, needs: "shards" },
+      { name: "base", command: "train", flags: base, needs: ["shards", "fetch"] },
       { name: "base-loss", command: "eval bpb", flags: { source: "base" } },
-      { name: "base-eval", command: "eval core", flags: { source: "base" }, needs: "fetch" },
+      { name: "base-eval", command: "eval core", flags: { source: "base" } },
       { name: "mid", command: "mid", flags: mid },
       { name: "mid-eval", command: "eval chat", flags: { source: "mid" } },
       { name: "sft", command: "sft" },
