@@ -16,11 +16,11 @@ import { GPT } from "../model/gpt.ts";
 import type { ChosenModel } from "../model/models.ts";
 import { linearLrMultiplier } from "../optim/schedule.ts";
 import { LENGTH_MULTIPLE, roundUp } from "./chat_batches.ts";
-import { type ChatStageContext, configOf, fromSource } from "./chat_stage.ts";
+import { type ChatStageContext, configOf, openChatSession, startChatStage } from "./chat_stage.ts";
 import { type PolicyPass, policyPasses, policyWeights } from "./policy.ts";
 import type { ChatRlFlags } from "./rl_flags.ts";
 import { advantagesOf, evaluatePassAtK, type PassAtK, promptOf, rewardOf, rollOut } from "./rollouts.ts";
-import { count, type HashedBatch, startRun, type TrainResult, TrainSession } from "./session.ts";
+import { count, type HashedBatch, type TrainResult } from "./session.ts";
 
 /** What reinforcement leaves behind. */
 export interface ChatRlResult extends TrainResult {
@@ -56,30 +56,20 @@ export async function chatRl(given: ChatRlFlags, cx: ChatStageContext): Promise<
   if (!train.reward || !cx.validation.reward) {
     throw new TypeError("Cannot reinforce: the task rewards no answers, expected one with a reward");
   }
-  const tokenizerDir = source.folder;
-  using start = startRun(fromSource(given, source), {
-    stage: "rl",
-    tag: given.modelTag || source.tag,
-    tokenizerDir,
-    cx,
-  });
+  using start = startChatStage(given, { stage: "rl", cx });
   const { flags } = start;
   const { examplesPerStep, numSamples, updatesPerRollout: M, kl, clip } = flags;
   const rollouts = planRollouts(flags, train.length);
   const B = Math.min(flags.deviceBatchSize, numSamples);
   const config = configOf(source);
   const T = roundUp(Math.min(config.sequenceLen, MAX_CONVERSATION_TOKENS + 1 + flags.maxNewTokens), LENGTH_MULTIPLE);
-  using tokenizer = await Tokenizer.load(tokenizerDir);
-  await using session = await TrainSession.open({
-    start,
+  using tokenizer = await Tokenizer.load(source.folder);
+  await using session = await openChatSession(start, {
     cx,
-    tokenizerDir,
     config,
     B,
     T,
     gradAccum: Math.ceil(numSamples / B) * examplesPerStep,
-    lrFraction: flags.initLrFrac,
-    init: (model) => loadWeights(model, source),
   });
   log.info(
     `Data: ${count(train.length)} prompts, ${examplesPerStep} a step with ${numSamples} answers each, ${

@@ -5,14 +5,13 @@
  * much as one of long ones. Of N steps the last one only evaluates, as in the reference: N - 1 updates, saved as step N - 1.
  */
 import { Tokenizer } from "../data/tokenizer.ts";
-import { loadWeights } from "../engine/load.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
 import type { GPT } from "../model/gpt.ts";
 import { linearLrMultiplier } from "../optim/schedule.ts";
 import { ChatBatches, type ChatBatchState, longestRow } from "./chat_batches.ts";
-import { type ChatStageContext, configOf, fromSource } from "./chat_stage.ts";
-import { count, startRun, type TrainResult, TrainSession } from "./session.ts";
+import { type ChatStageContext, configOf, openChatSession, startChatStage } from "./chat_stage.ts";
+import { count, type TrainResult } from "./session.ts";
 import type { ChatSftFlags } from "./sft_flags.ts";
 
 /** Measures a model on tasks: accuracies by name. */
@@ -46,28 +45,18 @@ const MOMENTUM = 0.95;
  */
 export async function chatSft(given: ChatSftFlags, cx: ChatSftContext): Promise<ChatSftResult> {
   const { source, log } = cx;
-  const tokenizerDir = source.folder;
-  using start = startRun(fromSource(given, source), {
-    stage: "sft",
-    tag: given.modelTag || source.tag,
-    tokenizerDir,
-    cx,
-  });
+  using start = startChatStage(given, { stage: "sft", cx });
   const { flags } = start;
   const B = flags.deviceBatchSize;
   const { steps, updates, gradAccum } = planSteps(flags, cx.train.length);
   const config = configOf(source);
-  using tokenizer = await Tokenizer.load(tokenizerDir);
-  await using session = await TrainSession.open({
-    start,
+  using tokenizer = await Tokenizer.load(source.folder);
+  await using session = await openChatSession(start, {
     cx,
-    tokenizerDir,
     config,
     B,
     T: longestRow(config.sequenceLen),
     gradAccum,
-    lrFraction: flags.initLrFrac,
-    init: (model) => loadWeights(model, source),
   });
   log.info(
     `Data: ${

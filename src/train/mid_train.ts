@@ -5,16 +5,15 @@
  * The batch after the next is fetched before each update: the pass ends, and the learning rate follows, as in the reference, when the
  * end of the mixture has been read, not when it has been trained on.
  */
-import { loadWeights } from "../engine/load.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
 import { midLrMultiplier, muonMomentum } from "../optim/schedule.ts";
-import { type ChatStageContext, configOf, dryFolders, fromSource } from "./chat_stage.ts";
+import { type ChatStageContext, configOf, dryFolders, openChatSession, startChatStage } from "./chat_stage.ts";
 import { ConversationStream, type StreamBatch, type StreamState } from "./conversation_stream.ts";
 import { splitStep } from "./horizon.ts";
 import type { MidTrainFlags } from "./mid_flags.ts";
-import { count, startRun, type TrainResult, TrainSession } from "./session.ts";
+import { count, type TrainResult } from "./session.ts";
 
 /**
  * Mid-trains a model. The optimizers start anew; what the loss masks of fine-tuning leave out is learnt here too.
@@ -30,27 +29,17 @@ export async function midTrain(given: MidTrainFlags, cx: ChatStageContext): Prom
 
 async function midTrainIn(given: MidTrainFlags, cx: ChatStageContext): Promise<TrainResult> {
   const { source, log } = cx;
-  const tokenizerDir = source.folder;
-  using start = startRun(fromSource(given, source), {
-    stage: "mid",
-    tag: given.modelTag || source.tag,
-    tokenizerDir,
-    cx,
-  });
+  using start = startChatStage(given, { stage: "mid", cx });
   const { flags } = start;
   const { deviceBatchSize: B, maxSeqLen: T, numIterations } = flags;
   const gradAccum = splitStep(flags);
-  using tokenizer = await Tokenizer.load(tokenizerDir);
-  await using session = await TrainSession.open({
-    start,
+  using tokenizer = await Tokenizer.load(source.folder);
+  await using session = await openChatSession(start, {
     cx,
-    tokenizerDir,
     config: { ...configOf(source), sequenceLen: T },
     B,
     T,
     gradAccum,
-    lrFraction: flags.initLrFrac,
-    init: (model) => loadWeights(model, source),
   });
   announce();
 
