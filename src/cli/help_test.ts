@@ -3,7 +3,6 @@ import { allFlags } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import { convertFlag, expectation } from "./flags.ts";
 import { commandHelp, commandTable, flagTable, programHelp } from "./help.ts";
-import { explainRecipes } from "./run_command.ts";
 
 Deno.test("COMMANDS has no name, flag, alias or letter twice", () => {
   const twice = (names: string[]) => names.filter((name, i) => names.indexOf(name) !== i);
@@ -42,11 +41,4 @@ Deno.test("tables for the README have one row a command and one a flag", () => {
   assertEquals(commandTable(COMMANDS).split("\n").length, COMMANDS.length + 2);
   const train = COMMANDS.find(({ name }) => name === "train")!;
   assertEquals(flagTable(train).split("\n").length, Object.keys(train.flags).length + 2);
-});
-
-Deno.test("explainRecipes() tells sizes from recipes and how to talk to a model", () => {
-  assertStringIncludes(explainRecipes("d4"), '"nanochat train --depth=4"');
-  assertStringIncludes(explainRecipes("d4"), '"nanochat chat --model-tag=d4"');
-  assertStringIncludes(explainRecipes("big"), 'type "nanochat chat"');
-  assertStringIncludes(explainRecipes("big"), "nanochat run tiny");
 });

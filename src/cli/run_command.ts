@@ -7,8 +7,8 @@ import { readPrompts } from "../data/prompts.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { reportBaseLoss } from "../report/stages.ts";
-import { commandLine, RECIPES } from "../train/recipes.ts";
-import { runRecipe } from "../train/run.ts";
+import { commandLine, type Recipe } from "../train/recipes.ts";
+import { findRecipe, runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
 import type { Invocation } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
@@ -29,8 +29,7 @@ export async function run(
   { values, settings, stop, terminal }: Invocation<typeof RUN>,
 ): Promise<number> {
   const { baseDir, dryRun, from, pricePerHour } = values;
-  const recipe = RECIPES[name];
-  if (!recipe) throw new UsageError(explainRecipes(name));
+  const recipe = chooseRecipe(name);
   const base = resolveBaseDir(baseDir);
   const { root } = foldersOf(base, name);
   if (dryRun) {
@@ -50,14 +49,12 @@ export async function run(
   return stopped ? EXIT.STOPPED : EXIT.DONE;
 }
 
-/** Says what a name that is no recipe may have meant. */
-export function explainRecipes(name: string): string {
-  const list = Object.entries(RECIPES).map(([each, { about }]) => `\n  nanochat run ${each}  ${about}`).join("");
-  const size = /^d\d+$/.test(name)
-    ? `"${name}" is the size of a model: "nanochat train --depth=${name.slice(1)}" trains one and ` +
-      `"nanochat chat --model-tag=${name}" talks to it`
-    : 'to talk to a model, type "nanochat chat"';
-  return `Cannot run ${JSON.stringify(name)}: no such recipe; ${size}. The recipes are${list}`;
+function chooseRecipe(name: string): Recipe {
+  try {
+    return findRecipe(name);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
 }
 
 /** Writes the small world as shards. */

@@ -154,18 +154,13 @@ Deno.test("runRecipe() keeps the time of an attempt that ends in the middle of a
     assertEquals(sec(), 20);
   }));
 
-Deno.test("runRecipe() names the recipes when it is given another name", async () => {
-  const cx = { base: "/nowhere", log: SILENT, stop: new AbortController().signal, result: () => {}, execute };
-  const error = await assertRejects(() => runRecipe("d4", cx), RangeError, '"tiny"');
-  assertStringIncludes(error.message, "nanochat train --depth=4");
-});
-
 Deno.test("every stage of every recipe is a command with flags that it takes, and batches that fit", () => {
   const readsShards = ["data download", "tokenizer train", "tokenizer eval", "train", "eval bpb"];
   for (const [name, { stages, data }] of Object.entries(RECIPES)) {
     const folders = foldersOf("/base", name);
     const dataDir = data === "own" ? folders.data : "/base/data";
-    const call = { folders, dataDir, assetDir: "/base", isResumed: false };
+    const assetDir = data === "own" ? folders.root : "/base";
+    const call = { folders, dataDir, assetDir, isResumed: false };
     for (const stage of stages) {
       const row = COMMANDS.find((each) => each.name === stage.command);
       assert(row, `${name}: ${stage.command}`);
@@ -173,7 +168,12 @@ Deno.test("every stage of every recipe is a command with flags that it takes, an
       const takesPositional = row.positional !== undefined;
       const { settings } = parse({ flags: allFlags(row), args, env: {}, takesPositional, readFile: () => "" });
       assertEquals(settings.get("base-dir")?.value, "/base/runs/" + name);
-      if (stage.needs) assert(stages.find((each) => each.name === stage.needs)?.background, `${name}: ${stage.needs}`);
+      for (const needed of stage.needs ?? []) {
+        assert(stages.find((each) => each.name === needed)?.background, `${name}: ${needed}`);
+      }
+      if (settings.has("bundle")) {
+        assertEquals(settings.get("bundle")!.value, data === "own" ? undefined : "/base/eval_bundle", stage.command);
+      }
       const folder = data === "own" ? undefined : readsShards.includes(stage.command) ? "/base/data" : "/base";
       if (settings.has("data-dir")) assertEquals(settings.get("data-dir")!.value, folder, stage.command);
       const value = (flag: string) => settings.get(flag)?.value as number;
@@ -192,57 +192,3 @@ Deno.test("commandLine() writes a stage as it could be typed", () => {
   );
   assertStringIncludes(commandLine(RECIPES.tiny.stages[3], "/x"), "--markov ");
 });
-
-/** A recipe whose stages only say when they begin and end. */
-function fake(base: string, options: { from?: string; fails?: string } = {}) {
-  const said: string[] = [];
-  const stages: Stage[] = [
-    { name: "shards", command: "data download", background: true },
-    { name: "first", command: "eval bpb" },
-    { name: "second", command: "eval bpb", needs: "shards" },
-  ];
-  const recipe: Recipe = { about: "waits", data: "shared", next: "nanochat chat", stages };
-  const gate = Promise.withResolvers<void>();
-  const cx: RunContext = {
-    ...{ base, log: SILENT, stop: new AbortController().signal, result: () => {}, from: options.from },
-    recipes: { fake: recipe },
-    async execute({ name }, { dataDir }) {
-      said.push(`${name} begins`);
-      if (name === "shards") {
-        await gate.promise;
-        await Deno.mkdir(dataDir, { recursive: true });
-        for (const i of [0, 1]) await Deno.writeTextFile(join(dataDir, `${i}.parquet`), "");
-      }
-      if (name === options.fails) throw new Error(`${name} fails`);
-      if (name === "first") gate.resolve();
-      said.push(`${name} ends`);
-      return { stopped: false, figures: {} };
-    },
-  };
-  return { said, summary: runRecipe("fake", cx) };
-}
-
-Deno.test("runRecipe() lets a background stage go on beside others and waits for it where it is needed", () =>
-  inFolder(async (base) => {
-    const { said, summary } = fake(base);
-    await summary;
-    const expected = ["shards begins", "first begins", "first ends", "shards ends", "second begins", "second ends"];
-    assertEquals(said, expected);
-    assertEquals(
-      (await Deno.stat(join(base, "data", "0.parquet"))).isFile,
-      true,
-      "shared shards lie in the base folder",
-    );
-
-    const again = fake(base, { from: "first" });
-    await again.summary;
-    assertEquals(again.said, ["first begins", "first ends", "second begins", "second ends"]);
-    await assertRejects(() => fake(base, { from: "third" }).summary, RangeError, "shards, first, second");
-  }));
-
-Deno.test("runRecipe() fails with a background stage before the stage that needs it", () =>
-  inFolder(async (base) => {
-    const { said, summary } = fake(base, { fails: "shards" });
-    await assertRejects(() => summary, Error, "shards fails");
-    assertEquals(said, ["shards begins", "first begins", "first ends"]);
-  }));

@@ -75,7 +75,8 @@ const RECORD_INTERVAL_MS = 5_000;
  * @throws {RangeError} for a name that is no recipe or no stage; and what a stage throws.
  */
 export async function runRecipe(name: string, cx: RunContext): Promise<RunSummary> {
-  const recipe = findRecipe(name, cx);
+  const recipe = findRecipe(name, cx.recipes);
+  checkStage(recipe, cx.from);
   const folders = foldersOf(cx.base, name);
   Deno.mkdirSync(folders.root, { recursive: true });
   using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
@@ -93,22 +94,25 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
 
 const programOf = ({ program = { version: "nanochat" } }: RunContext): Program => program;
 
-function findRecipe(name: string, { recipes = RECIPES, from }: RunContext): Recipe {
-  const recipe = recipes[name];
-  if (!recipe) {
-    const list = Object.entries(recipes).map(([each, { about }]) => `"${each}" ${about}`).join("; ");
-    const depth = /^d\d+$/.test(name)
-      ? `; "${name}" is a size: train it with "nanochat train --depth=${name.slice(1)}"`
-      : "";
-    throw new RangeError(`Cannot run "${name}": there is no such recipe, expected one of: ${list}${depth}`);
-  }
-  const names = recipe.stages.map((stage) => stage.name);
-  if (from !== undefined && !names.includes(from)) {
-    throw new RangeError(
-      `Cannot repeat stage "${from}": ${name} has no such stage, expected one of: ${names.join(", ")}`,
-    );
-  }
-  return recipe;
+/**
+ * Finds a recipe.
+ *
+ * @throws {RangeError} for another name: it says what that may have meant, and lists the recipes.
+ */
+export function findRecipe(name: string, recipes: Readonly<Record<string, Recipe>> = RECIPES): Recipe {
+  if (Object.hasOwn(recipes, name)) return recipes[name];
+  const list = Object.entries(recipes).map(([each, { about }]) => `\n  nanochat run ${each}  ${about}`).join("");
+  const size = /^d\d+$/.test(name)
+    ? `"${name}" is the size of a model: "nanochat train --depth=${name.slice(1)}" trains one and ` +
+      `"nanochat chat --model-tag=${name}" talks to it`
+    : 'to talk to a model, type "nanochat chat"';
+  throw new RangeError(`Cannot run ${JSON.stringify(name)}: no such recipe; ${size}. The recipes are${list}`);
+}
+
+function checkStage({ stages }: Recipe, name: string | undefined): void {
+  const names = stages.map((stage) => stage.name);
+  if (name === undefined || names.includes(name)) return;
+  throw new RangeError(`Cannot repeat stage "${name}": there is no such stage, expected one of: ${names.join(", ")}`);
 }
 
 /** The stages of one run. */
@@ -146,7 +150,7 @@ class Run {
       }
       if (i === 0) writeHeader(this.#folders.report, readEnvironment(programOf(this.#cx)));
       if (i === 0 || !this.#records[stages[0].name]) log.info(`nanochat run ${name} ${about}`);
-      if (stage.needs !== undefined && !await (this.#background.get(stage.needs) ?? true)) return false;
+      for (const name of stage.needs ?? []) if (!await (this.#background.get(name) ?? true)) return false;
       log.info(`${title}: nanochat ${stage.command}${stage.background ? ", beside the next ones" : ""}`);
       const isResumed = !isRepeating && record?.key === key && !record.finished;
       const work = this.#run(stage, { key, isResumed });
