@@ -16,7 +16,7 @@ import { ROOT } from "./setup.ts";
 export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
   {
     begins: "npx -y deno@2.9.6 task demo",
-    reason: "dev/demo_test.ts runs the demo, src/train/run_slow_test.ts its recipe",
+    reason: "dev/demo_test.ts runs the demo, src/cli/run_slow_test.ts its recipe",
   },
   { begins: "npx -y deno@2.9.6 task test", reason: ".ci/run is this line" },
   { begins: "npx -y deno@2.9.6 task setup", reason: "the first step of every tier of dev/test.ts" },
@@ -25,7 +25,7 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
     begins: ".peers/bin/python dev/bench/peer_torch.py",
     reason: "needs PyTorch: dev/bench/peer_torch_full_peers_test.ts",
   },
-  { begins: "nanochat run ", reason: "a whole recipe: src/train/run_slow_test.ts" },
+  { begins: "nanochat run ", reason: "a whole recipe: src/cli/run_slow_test.ts" },
 ];
 
 /** Commands that are stopped after their first steps. */

@@ -6,7 +6,8 @@ Deno.test("nanochat data fetch: a process that is killed leaves no lock, and two
   withFolder(async (folder) => {
     let requests = 0;
     const stalled = Promise.withResolvers<void>();
-    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, () => {
+    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, ({ method }) => {
+      if (method === "HEAD") return new Response();
       if (++requests > 1) return new Response("ant\nbee\n");
       // The first one gets a beginning and then nothing, until it is killed.
       const body = new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode("an")) });

@@ -2,12 +2,11 @@
 import { basename, join } from "@std/path";
 import { pooledMap } from "@std/async";
 import { format as formatBytes } from "@std/fmt/bytes";
-import { freeDiskBytes } from "../native/files.ts";
-import { Calls } from "./calls.ts";
 import { openShard } from "./dataset.ts";
+import { checkDiskSpace } from "./disk_space.ts";
 import { fileList } from "./documents.ts";
 import type { FetchOptions } from "./fetch_file.ts";
-import { fetchFile, fetchSize } from "./fetch_file.ts";
+import { fetchFile, fetchSize, keptBytes } from "./fetch_file.ts";
 import type { Log } from "./log.ts";
 import { SILENT } from "./log.ts";
 
@@ -68,19 +67,20 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
       })`,
     );
   }
-  Deno.mkdirSync(out, { recursive: true });
   const base = options.baseUrl ?? `${env.get("HF_ENDPOINT") ?? HUB}/${REPOSITORY}`;
   const url = (path: string) => `${base.replace(/\/+$/, "")}/${basename(path)}`;
   const token = env.get("HF_TOKEN");
   const shardBytes = await fetchSize(url(missing[0]), { ...options, token }) ?? SHARD_BYTES;
-  checkSpace(out, missing, shardBytes);
+  const kept = missing.reduce((sum, path) => sum + keptBytes(path), 0);
+  checkDiskSpace(out, Math.max(0, missing.length * shardBytes - kept), `download ${missing.length} shards`);
 
   const sizes = new Map(missing.map((path) => [path, shardBytes]));
   let [done, files] = [0, 0];
   const show = () => {
     const total = Array.from(sizes.values()).reduce((a, b) => a + b, 0);
+    const atMost = files < sizes.size ? total - 1 : total; // the last bytes are there before the last check is made
     const detail = `${files} of ${missing.length} shards, ${formatBytes(done)} of ${formatBytes(total)}`;
-    log.progress({ label: "Downloading shards", done: Math.min(done, total), total, detail });
+    log.progress({ label: "Downloading shards", done: Math.min(done, atMost), total, detail });
   };
   const failed: { path: string; message: string }[] = [];
   const download = async (path: string): Promise<void> => {
@@ -132,31 +132,5 @@ function isWhole(path: string, { offline, log }: { offline: boolean; log: Log })
     log.warn(`Downloading "${basename(path)}" again: ${(error as Error).message}`);
     Deno.removeSync(path);
     return false;
-  }
-}
-
-function checkSpace(folder: string, missing: readonly string[], shardBytes: number): void {
-  const kept = missing.reduce((sum, path) => sum + partBytes(`${path}.tmp`), 0);
-  const needed = Math.max(0, missing.length * shardBytes - kept);
-  const calls = new Calls();
-  try {
-    const free = freeDiskBytes(calls, folder);
-    if (free < needed) {
-      throw new Error(
-        `Cannot download ${missing.length} shards to "${folder}": ${formatBytes(free)} are free there, expected ${
-          formatBytes(needed)
-        }`,
-      );
-    }
-  } finally {
-    calls.close(() => {});
-  }
-}
-
-function partBytes(path: string): number {
-  try {
-    return Deno.statSync(path).size;
-  } catch {
-    return 0;
   }
 }

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { basename, join, toFileUrl } from "@std/path";
 import { temporaryFolder } from "../../dev/testing.ts";
 import type { DownloadOptions } from "./download.ts";
@@ -281,7 +281,12 @@ Deno.test("downloadShards() keeps off the network with offline and asks for enou
     () => new Response(null, { headers: { "x-linked-size": "1e18" } }),
   );
   const baseUrl = `http://127.0.0.1:${big.addr.port}`;
-  await assertRejects(() => downloadShards({ ...options, baseUrl }), Error, "are free there, expected 3 EB");
+  const full = await assertRejects(() => downloadShards({ ...options, baseUrl }), Error, "Cannot download 3 shards: ");
+  assertMatch(
+    full.message,
+    /\d bytes\) are free in ".*", expected 3 EB \(3,000,000,000,000,000,000 bytes\); .* --data-dir$/,
+  );
+  assertEquals([...Deno.readDirSync(folder.path)], [], "nothing was begun");
   // What is there is enough; a damaged file is not.
   await downloadShards({ ...options, baseUrl: server.url });
   await downloadShards({ ...options, offline: true });

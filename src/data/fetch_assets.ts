@@ -3,11 +3,11 @@
  * reference's identity conversations. What is there is kept; of several processes one fetches and the others wait for it.
  */
 import { existsSync } from "node:fs";
-import { join } from "@std/path";
+import { basename, dirname, join } from "@std/path";
 import { format as formatBytes } from "@std/fmt/bytes";
 import { type AssetName, assetPath, ASSETS } from "./assets.ts";
-import type { FetchOptions } from "./fetch_file.ts";
-import { fetchFile } from "./fetch_file.ts";
+import { checkDiskSpace } from "./disk_space.ts";
+import { fetchFile, type FetchOptions, fetchSize, keptBytes } from "./fetch_file.ts";
 import type { Log } from "./log.ts";
 import { SILENT } from "./log.ts";
 import { ParquetFile } from "./parquet.ts";
@@ -127,23 +127,44 @@ const FETCH: Readonly<Record<AssetName, (path: string, options: FetchAssetsOptio
   },
 };
 
-async function fetchTasks(path: string, options: FetchAssetsOptions): Promise<void> {
-  const { env = Deno.env, log = SILENT } = options;
-  const hub = (options.baseUrl ?? env.get("HF_ENDPOINT") ?? HUB).replace(/\/+$/, "");
-  const token = env.get("HF_TOKEN");
-  for (const [i, set] of TASK_SETS.entries()) {
-    const folder = join(path, taskSetFolder(set));
-    log.progress({ label: "Fetching task sets", done: i, total: TASK_SETS.length, detail: taskSetFolder(set) });
-    if (!isWholeSet(folder)) await fetchTaskSet(set, { folder, hub, token, options });
-  }
-  log.progress({ label: "Fetching task sets", done: TASK_SETS.length, total: TASK_SETS.length });
+/** A file of a task set. */
+interface TaskFile {
+  readonly url: string;
+  readonly path: string;
+  readonly token: string | undefined;
 }
 
-/** Fetches the files that the hub lists; the manifest comes last, so that a set without one is unfinished. */
-async function fetchTaskSet(
+/** Asks for the files of all task sets and their sizes first, so that the room on disk is known before the first one comes. */
+async function fetchTasks(path: string, options: FetchAssetsOptions): Promise<void> {
+  const { log = SILENT } = options;
+  const sets: { name: string; files: TaskFile[]; missing: TaskFile[] }[] = [];
+  for (const [i, set] of TASK_SETS.entries()) {
+    log.progress({ label: "Listing task sets", done: i, total: TASK_SETS.length });
+    const name = taskSetFolder(set);
+    if (isWholeSet(join(path, name))) continue;
+    const files = await listTaskFiles(set, { folder: join(path, name), options });
+    sets.push({ name, files, missing: files.filter((file) => !isParquet(file.path)) });
+  }
+  log.progress({ label: "Listing task sets", done: TASK_SETS.length, total: TASK_SETS.length });
+  const transfers = new Transfers("Fetching task sets", options);
+  for (const { missing } of sets) for (const file of missing) await transfers.plan(file);
+  checkDiskSpace(path, transfers.neededBytes, "fetch tasks");
+  const check = (temporary: string) => ParquetFile.open(temporary)[Symbol.dispose]();
+  for (const { name, files, missing } of sets) {
+    for (const file of missing) await transfers.fetch(file, { check, detail: name });
+    // The manifest comes last, so that a set without one is unfinished.
+    writeWhole(join(path, name, "manifest.json"), JSON.stringify(files.map((file) => basename(file.path))));
+  }
+}
+
+/** Asks the hub for the files of a task set. */
+async function listTaskFiles(
   { repo, subset, split }: TaskSet,
-  { folder, hub, token, options }: { folder: string; hub: string; token?: string; options: FetchAssetsOptions },
-): Promise<void> {
+  { folder, options }: { folder: string; options: FetchAssetsOptions },
+): Promise<TaskFile[]> {
+  const { env = Deno.env } = options;
+  const hub = (options.baseUrl ?? env.get("HF_ENDPOINT") ?? HUB).replace(/\/+$/, "");
+  const token = env.get("HF_TOKEN");
   Deno.mkdirSync(folder, { recursive: true });
   const list = join(folder, "urls.json");
   await fetchFile(`${hub}/api/datasets/${repo}/parquet/${subset}/${split}`, list, {
@@ -153,16 +174,61 @@ async function fetchTaskSet(
   });
   const urls = readUrls(list);
   Deno.removeSync(list);
-  const names = urls.map((_, i) => `${String(i).padStart(5, "0")}.parquet`);
-  for (const [i, name] of names.entries()) {
-    const path = join(folder, name);
-    if (isParquet(path)) continue;
+  return urls.map((url, i) => ({
+    url,
+    path: join(folder, `${String(i).padStart(5, "0")}.parquet`),
     // The hub chooses where its files lie; only itself is told the secret.
-    const own = new URL(urls[i]).origin === new URL(hub).origin;
-    const check = (temporary: string) => ParquetFile.open(temporary)[Symbol.dispose]();
-    await fetchFile(urls[i], path, { ...options, token: own ? token : undefined, check });
+    token: new URL(url).origin === new URL(hub).origin ? token : undefined,
+  }));
+}
+
+/** Files that are fetched one after the other, with their bytes as one progress. */
+class Transfers {
+  readonly #label: string;
+  readonly #options: FetchAssetsOptions;
+  readonly #sizes = new Map<string, number>();
+  #kept = 0;
+  #done = 0;
+
+  constructor(label: string, options: FetchAssetsOptions) {
+    this.#label = label;
+    this.#options = options;
   }
-  writeWhole(join(folder, "manifest.json"), JSON.stringify(names));
+
+  /** Bytes that all planned files will still take, as far as their servers tell. */
+  get neededBytes(): number {
+    return Math.max(0, this.#total - this.#kept);
+  }
+
+  get #total(): number {
+    return this.#sizes.values().reduce((sum, size) => sum + size, 0);
+  }
+
+  /** Asks for the size of a file that `fetch` is to bring. */
+  async plan({ url, path, token }: TaskFile): Promise<void> {
+    this.#sizes.set(path, await fetchSize(url, { ...this.#options, token }) ?? 0);
+    this.#kept += keptBytes(path);
+  }
+
+  /** Fetches one of them. */
+  async fetch(
+    { url, path, token }: TaskFile,
+    { check, detail }: { check: (path: string) => void; detail?: string },
+  ): Promise<void> {
+    const { log = SILENT } = this.#options;
+    await fetchFile(url, path, {
+      ...this.#options,
+      token,
+      check,
+      onSize: (size) => void this.#sizes.set(path, size),
+      onBytes: (bytes) => {
+        this.#done += bytes;
+        const total = this.#total;
+        const share = `${formatBytes(this.#done)} of ${total > 0 ? formatBytes(total) : "?"}`;
+        log.progress({ label: this.#label, done: this.#done, total, detail: detail ? `${share}, ${detail}` : share });
+      },
+    });
+  }
 }
 
 /** Fetches and unpacks the bundle; the folder takes its name when it is whole. */
@@ -177,6 +243,8 @@ async function fetchBundle(path: string, options: FetchAssetsOptions): Promise<v
   await fetchOne(url, zip, { options, check: (temporary) => void listZip(temporary) });
   remove(unpacked);
   try {
+    const bytes = listZip(zip).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    checkDiskSpace(dirname(path), bytes, "unpack eval_bundle.zip");
     await extractZip(zip, unpacked);
     const inner = join(unpacked, "eval_bundle");
     const root = existsSync(inner) ? inner : unpacked;
@@ -190,26 +258,17 @@ async function fetchBundle(path: string, options: FetchAssetsOptions): Promise<v
   }
 }
 
-function fetchOne(
+async function fetchOne(
   url: string,
   path: string,
   { options, check }: { options: FetchAssetsOptions; check: (path: string) => void },
 ): Promise<void> {
-  const { log = SILENT } = options;
-  let [done, total] = [0, 0];
-  const show = () => {
-    const detail = `${formatBytes(done)} of ${total > 0 ? formatBytes(total) : "?"}`;
-    log.progress({ label: `Fetching ${url.slice(url.lastIndexOf("/") + 1)}`, done, total, detail });
-  };
-  return fetchFile(url, path, {
-    ...options,
-    check,
-    onSize: (size) => void (total = size),
-    onBytes: (bytes) => {
-      done += bytes;
-      show();
-    },
-  });
+  const name = url.slice(url.lastIndexOf("/") + 1);
+  const transfers = new Transfers(`Fetching ${name}`, options);
+  const file = { url, path, token: undefined };
+  await transfers.plan(file);
+  checkDiskSpace(dirname(path), transfers.neededBytes, `fetch ${name}`);
+  await transfers.fetch(file, { check });
 }
 
 function readUrls(path: string): string[] {

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { existsSync } from "node:fs";
 import { join } from "@std/path";
 import { temporaryFolder } from "../../dev/testing.ts";
@@ -10,7 +10,7 @@ import { makeZip } from "./zip_testing.ts";
 
 interface Hub extends AsyncDisposable {
   readonly url: string;
-  /** Paths that were asked for, in order. */
+  /** Paths that were fetched, in order; questions for a size do not count. */
   readonly requests: string[];
   /** Answers that differ from the honest ones, by path. */
   readonly answers: Map<string, (request: Request) => Response | Promise<Response>>;
@@ -38,7 +38,7 @@ async function serve(): Promise<Hub> {
   const answers: Hub["answers"] = new Map();
   const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, (request) => {
     const { pathname, origin } = new URL(request.url);
-    requests.push(pathname);
+    if (request.method !== "HEAD") requests.push(pathname);
     const answer = answers.get(pathname);
     if (answer) return answer(request);
     if (pathname.startsWith("/api/datasets/")) {
@@ -153,6 +153,39 @@ Deno.test("fetchAssets() refuses content that is not what was asked for, and goe
   assertEquals((await fetchAssets("all", options)).map(({ fetched }) => fetched), [false, true, true, true]);
 });
 
+Deno.test("fetchAssets() asks for room for all of it before it begins", async () => {
+  using folder = temporaryFolder();
+  await using hub = await serve();
+  const options = optionsOf(hub, folder.path);
+  const huge = (request: Request) =>
+    request.method === "HEAD" ? new Response(null, { headers: { "x-linked-size": "1e18" } }) : new Response("");
+  const { repo, subset, split } = TASK_SETS.at(-1)!;
+  const last = `/files/api/datasets/${repo}/parquet/${subset}/${split}/1.parquet`;
+  for (const path of [last, "/eval_bundle.zip", "/words_alpha.txt"]) hub.answers.set(path, huge);
+  const tasks = await assertRejects(() => fetchAssets("tasks", options), Error, "Cannot fetch tasks: ");
+  assertMatch(
+    tasks.message,
+    /\d bytes\) are free in ".*", expected 1 EB \(1,000,000,000,000,\d+,\d+ bytes\); .* --data-dir$/,
+  );
+  await assertRejects(() => fetchAssets("eval-bundle", options), Error, "Cannot fetch eval_bundle.zip: ");
+  await assertRejects(() => fetchAssets("words", options), Error, "Cannot fetch words_alpha.txt: ");
+  assertEquals(hub.requests.length, TASK_SETS.length, "only the lists of the task sets were fetched");
+  hub.answers.clear();
+  await fetchAssets("all", options);
+});
+
+Deno.test("fetchAssets() asks for room for the unpacked bundle", async () => {
+  using folder = temporaryFolder();
+  await using hub = await serve();
+  const data = new TextEncoder().encode("x");
+  const announced = { data, stored: true, sizeBytes: 4e9 };
+  const zip = await makeZip(Array.from({ length: 50_000 }, (_, i) => ({ name: `eval_bundle/${i}`, ...announced })));
+  hub.answers.set("/eval_bundle.zip", () => new Response(zip));
+  const fetch = () => fetchAssets("eval-bundle", optionsOf(hub, folder.path));
+  await assertRejects(fetch, Error, "expected 200 TB (200,000,000,000,000 bytes)");
+  assertEquals(Array.from(Deno.readDirSync(folder.path), ({ name }) => name), ["fetch_eval-bundle.lock"]);
+});
+
 Deno.test("fetchAssets() keeps a bundle's entries inside its folder", async () => {
   using folder = temporaryFolder();
   await using hub = await serve();
@@ -178,7 +211,7 @@ Deno.test("fetchAssets() tells the secret to the hub alone", async () => {
   const list = `/api/datasets/${repo}/parquet/${subset}/${split}`;
   const note = (server: Hub, path: string, answer: () => Response) =>
     server.answers.set(path, (request) => {
-      secrets.push(`${server === hub ? "hub" : "other"} ${request.headers.get("authorization")}`);
+      secrets.push(`${request.method} ${server === hub ? "hub" : "other"} ${request.headers.get("authorization")}`);
       return answer();
     });
   note(hub, list, () => Response.json([`${other.url}/files/x.parquet`, `${hub.url}/files/y.parquet`]));
@@ -186,7 +219,7 @@ Deno.test("fetchAssets() tells the secret to the hub alone", async () => {
   const env = { get: (name: string) => ({ HF_ENDPOINT: hub.url, HF_TOKEN: "secret" } as Record<string, string>)[name] };
   const options = { ...optionsOf(hub, folder.path), baseUrl: undefined, env };
   await assertRejects(() => fetchAssets("tasks", options), Error, "404");
-  assertEquals(secrets, ["hub Bearer secret", "other null"]);
+  assertEquals(secrets, ["GET hub Bearer secret", "HEAD other null", "GET other null"]);
   assert(options.said.every((line) => !line.includes("secret")));
 });
 

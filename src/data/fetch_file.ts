@@ -288,7 +288,8 @@ function failure(response: Response): Error {
   const what = `the server answered ${status} ${statusText}`.trim();
   if (status !== 408 && status !== 429 && status < 500) {
     const hint = status === 401 || status === 403 ? "; is HF_TOKEN set and allowed to read it?" : "";
-    return new Error(`Cannot fetch "${new URL(response.url).pathname}": ${what}${hint}`);
+    const { origin, pathname } = new URL(response.url); // the rest may be a signature
+    return new Error(`Cannot fetch "${origin}${pathname}": ${what}${hint}`);
   }
   const after = response.headers.get("retry-after");
   const seconds = Number(after ?? NaN);
@@ -310,6 +311,11 @@ function sizeOf(path: string): number {
   } catch {
     return 0;
   }
+}
+
+/** Gives the size of what an unfinished fetch of a file has left: the next one goes on behind it. */
+export function keptBytes(path: string): number {
+  return sizeOf(`${path}.tmp`);
 }
 
 function removeFile(path: string): void {

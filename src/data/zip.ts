@@ -23,10 +23,10 @@ const LOCAL = 0x04034b50;
 const END_BYTES = 22;
 const BLOCK = 1 << 20;
 
-/** Lists the names in a zip file, folders with a slash at the end. @throws {Error} where it is no zip file or a name is unsafe. */
-export function listZip(path: string): string[] {
+/** Lists a zip file: names, folders with a slash at the end, and sizes. @throws {Error} where it is no zip file or a name is unsafe. */
+export function listZip(path: string): readonly Readonly<Pick<Entry, "name" | "sizeBytes">>[] {
   using file = Deno.openSync(path);
-  return readDirectory(file, path).map(({ name }) => name);
+  return readDirectory(file, path);
 }
 
 /**

@@ -20,7 +20,7 @@ Deno.test("extractZip() writes stored and deflated entries, folders and empty fi
       { name: "empty", data: bytes("") },
     ]),
   );
-  assertEquals(listZip(path), ["a/", "a/plain.txt", "a/b/é long.txt", "empty"]);
+  assertEquals(listZip(path).map(({ name }) => name), ["a/", "a/plain.txt", "a/b/é long.txt", "empty"]);
   const out = join(folder.path, "out");
   await extractZip(path, out);
   assertEquals(Deno.readTextFileSync(join(out, "a/plain.txt")), "hello");

@@ -97,11 +97,12 @@ export async function evaluateCore(
   }
   using scorer = new OptionScorer(model, options);
   const tasks: CoreTaskResult[] = [];
-  for (const task of bundle.tasks) {
+  for (const [i, task] of bundle.tasks.entries()) {
+    const label = `CORE ${i + 1} of ${bundle.tasks.length}, ${task.label}`;
     const lines = found.get(task.label) ?? [];
     const items = chooseItems(await readItems(task), options.maxPerTask);
     const done = new Set(lines.flatMap((line) => line.items));
-    const report = () => log.progress({ label: task.label, done: done.size, total: items.length });
+    const report = () => log.progress({ label, done: done.size, total: items.length });
     report();
     const waiting = Array.from(items.keys()).filter((index) => !done.has(index));
     for (let at = 0; at < waiting.length; at += WINDOW) {
