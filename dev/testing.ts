@@ -129,7 +129,7 @@ export function mutate(whole: Uint8Array, random: TestRandom): Uint8Array<ArrayB
 }
 
 /** Memory of this process in bytes, now and the most since `restart`; elsewhere than on Linux both are what it is now. */
-function processMemory(restart = false): { now: number; peak: number } {
+export function processMemory(restart = false): { now: number; peak: number } {
   if (Deno.build.os !== "linux") {
     const { rss } = Deno.memoryUsage();
     return { now: rss, peak: rss };

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
-import { writeBundle } from "../eval/eval_testing.ts";
+import { TEST_TASKS, writeBundle } from "../eval/eval_testing.ts";
 
 /** A base folder with a model of one layer that was trained for two steps. */
 async function withModel(use: (env: Record<string, string>, base: string) => Promise<void>): Promise<void> {
@@ -48,6 +48,40 @@ Deno.test("nanochat eval core measures, writes the reference's table and a secti
     assertEquals(files, ["core_base_d1_000002.csv", "core_base_d1_000002.json"], "no partial results are left");
     const section = JSON.parse(await Deno.readTextFile(join(base, "report", "base-model-evaluation.json")));
     assertEquals(section.scores, { CORE: core });
+  }));
+
+Deno.test("nanochat eval core killed with SIGKILL goes on, scores no item twice and writes the files of an undisturbed run", () =>
+  withModel(async (env, base) => {
+    const many = TEST_TASKS.map((task) => ({ ...task, lines: Array.from({ length: 60 }, () => task.lines).flat() }));
+    writeBundle(join(base, "eval_bundle"), many);
+    const files = ["csv", "json"].map((kind) => join(base, "eval", `core_base_d1_000002.${kind}`));
+    const partial = join(base, "eval", "core_base_d1_000002.partial.jsonl");
+    const evaluate = (dieAt?: string) =>
+      nanochat(["eval", "core", "--threads=1"], {
+        env,
+        onOutput: (text, send) => dieAt !== undefined && text.includes(dieAt) && send("SIGKILL"),
+      });
+    let kept = "";
+    for (const [kill, dieAt] of ["CORE 2 of 3", "CORE 3 of 3"].entries()) {
+      const killed = await evaluate(dieAt);
+      assertEquals(killed.code, 137, killed.output);
+      assertEquals(killed.stderr.includes("Going on behind"), kill > 0);
+      const text = await Deno.readTextFile(partial);
+      assert(text.startsWith(kept) && text.length > kept.length, "what was scored before is kept");
+      kept = text.slice(0, text.lastIndexOf("\n") + 1); // a torn last line is written over
+    }
+    const lines = kept.trim().split("\n").slice(1).map((line) => JSON.parse(line) as { task: string; items: number[] });
+    const scored = lines.flatMap(({ task, items }) => items.map((item) => `${task} ${item}`));
+    assertEquals(new Set(scored).size, scored.length, "no item is scored twice");
+    const ended = await evaluate();
+    assertEquals(ended.code, 0, ended.output);
+    assertStringIncludes(ended.stderr, `Going on behind ${scored.length} items`);
+    const resumed = files.map((file) => Deno.readTextFileSync(file));
+    for (const file of files) Deno.removeSync(file);
+    const whole = await evaluate();
+    assertEquals(whole.code, 0, whole.output);
+    assertEquals(files.map((file) => Deno.readTextFileSync(file)), resumed);
+    assertEquals(whole.stdout, ended.stdout);
   }));
 
 Deno.test("nanochat eval chat measures the chosen tasks, writes them down, and names unknown tasks and missing data", () =>

@@ -1,11 +1,11 @@
-import { assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { temporaryFolder } from "../../dev/testing.ts";
+import { processMemory, temporaryFolder } from "../../dev/testing.ts";
 import { SILENT } from "../data/log.ts";
 import { readBundle } from "./core_bundle.ts";
 import { type CoreOptions, evaluateCore } from "./core_eval.ts";
 import { coreCsv, coreJson, coreTable } from "./core_report.ts";
-import { byteTokenizer, TestModel, writeBundle } from "./eval_testing.ts";
+import { byteTokenizer, TEST_TASKS, TestModel, writeBundle } from "./eval_testing.ts";
 import { LossEvaluator } from "./loss_eval.ts";
 import { OptionScorer } from "./option_scorer.ts";
 
@@ -104,6 +104,30 @@ Deno.test("evaluateCore() goes on behind what a killed evaluation left, a torn l
   const other = { ...resume, head: { model: "another" } };
   assertEquals((await evaluate(folder.path, { resume: other, log: listening })).result, expected);
   assertEquals(said, [], "results of another model are not taken over");
+});
+
+Deno.test("evaluateCore() takes no more memory for more items", async () => {
+  using test = new TestModel(300);
+  using tokenizer = await byteTokenizer(["cd"]);
+  const evaluateTimes = async (times: number) => {
+    using folder = temporaryFolder();
+    writeBundle(
+      folder.path,
+      TEST_TASKS.map((task) => ({ ...task, lines: Array.from({ length: times }, () => task.lines).flat() })),
+    );
+    const bundle = await readBundle(folder.path);
+    const before = processMemory(true).now;
+    await evaluateCore({ model: test.model, tokenizer }, { bundle, maxPerTask: -1, batchTokens: 256, log: SILENT });
+    const { allocated, peak } = test.device.memory();
+    return { native: { allocated, peak }, grownBytes: processMemory().peak - before };
+  };
+  const { allocated } = test.device.memory();
+  const few = await evaluateTimes(4);
+  const many = await evaluateTimes(60);
+  assertEquals(few.native.allocated, allocated, "all is given back");
+  assertEquals(many.native, few.native);
+  // 700 passes: a table of losses, ids and logits left behind by each would be more.
+  assert(many.grownBytes < 32 * 2 ** 20, `${many.grownBytes} bytes more`);
 });
 
 Deno.test("evaluateCore() says how many items it skipped and cut, and counts them on neither side", async () => {
