@@ -74,17 +74,11 @@ export type { EncodeGroupOptions, ParquetField, TextBytes, WriterOptions } from 
 export { ParquetFile, writeParquet } from "./src/data/parquet.ts";
 export type { EncodeOptions, TextColumn, TokenBytesRule, TokenizerParts } from "./src/data/tokenizer.ts";
 export { StreamDecoder, Tokenizer } from "./src/data/tokenizer.ts";
+export type { DecodeModel, Decoder, EngineTokenizer, GenerateRequest, RowToken, Tool } from "./src/engine/batch.ts";
+export { Batch } from "./src/engine/batch.ts";
 export { calculate } from "./src/engine/calculator.ts";
 export { GptDecodeModel, GptDecoder } from "./src/engine/decode.ts";
-export type {
-  Column,
-  DecodeModel,
-  Decoder,
-  EngineTokenizer,
-  Generated,
-  GenerateOptions,
-  Tool,
-} from "./src/engine/engine.ts";
+export type { Column, Generated, GenerateOptions } from "./src/engine/engine.ts";
 export { Engine } from "./src/engine/engine.ts";
 export type { LoadOptions } from "./src/engine/load.ts";
 export { LoadedModel } from "./src/engine/load.ts";

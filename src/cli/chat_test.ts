@@ -4,7 +4,7 @@ import { join } from "@std/path";
 import { Engine } from "../engine/engine.ts";
 import { answerOnce, type ChatInput, chatLoop, Interrupted } from "./chat.ts";
 import { Conversation } from "./conversation.ts";
-import { byteTokenizer, scriptedModel } from "./chat_testing.ts";
+import { byteTokenizer, ScriptedModel } from "../engine/engine_testing.ts";
 import { Terminal } from "./progress.ts";
 
 setColorEnabled(false);
@@ -37,7 +37,7 @@ function scriptedChat(lines: (string | Interrupted)[], answers: number[][], opti
       return { signal: answering.signal, [Symbol.dispose]() {} };
     },
   };
-  const { model } = scriptedModel(answers);
+  const model = new ScriptedModel(answers, { contextLen: 200 });
   const conversation = new Conversation(new Engine(model, byteTokenizer), byteTokenizer, {
     maxTokens: 40,
     completes: false,

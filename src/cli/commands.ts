@@ -253,6 +253,10 @@ export const COMMANDS: readonly Command[] = [
       "task-name": string("", { help: "tasks with | between them; without it all: ARC-Easy|GSM8K", short: "a" }),
       "max-problems": int(-1, { help: "rows of a task; -1 = all", short: "x", check: positiveOrOff }),
       "batch-size": int(8, { help: "questions with letters in one forward pass", short: "b", check: atLeast(1) }),
+      "device-batch-size": int(0, {
+        help: "written answers at once; 0 = what a quarter of the free memory holds, 32 at most",
+        check: atLeast(0),
+      }),
       "num-samples": int(1, { help: "written answers to a prompt; right where one is", short: "n", check: atLeast(1) }),
       "max-new-tokens": int(512, { help: "length of a written answer", unit: "tokens", short: "m", check: atLeast(1) }),
       temperature: float(0, { help: "0 = always the most probable token", short: "t", check: atLeast(0) }),

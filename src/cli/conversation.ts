@@ -5,7 +5,8 @@
  * (nanochat/chat_cli.py). A base model has no turns: each text is completed on its own.
  */
 import { StreamDecoder, type Tokenizer } from "../data/tokenizer.ts";
-import type { Engine, EngineTokenizer, GenerateOptions } from "../engine/engine.ts";
+import type { EngineTokenizer } from "../engine/batch.ts";
+import type { Engine, GenerateOptions } from "../engine/engine.ts";
 import { freshSeed } from "../engine/sample.ts";
 
 /** What a conversation needs of a tokenizer. */

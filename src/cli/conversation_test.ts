@@ -1,15 +1,18 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { Engine } from "../engine/engine.ts";
-import { bytes, byteTokenizer, scriptedModel, special, SPECIALS } from "./chat_testing.ts";
+import { bytes, byteTokenizer, ScriptedModel, special, SPECIALS } from "../engine/engine_testing.ts";
 import { Conversation, type ConversationOptions } from "./conversation.ts";
 
 const END = special("<|assistant_end|>");
 const call = (expression: string) => [special("<|python_start|>"), ...bytes(expression), special("<|python_end|>")];
 
 function converse(answers: number[][], options: Partial<ConversationOptions> & { contextLen?: number } = {}) {
-  const { model, prompts } = scriptedModel(answers, options.contextLen);
+  const model = new ScriptedModel(answers, { contextLen: options.contextLen ?? 200 });
   const settings = { maxTokens: 20, completes: false, ...options };
-  return { prompts, conversation: new Conversation(new Engine(model, byteTokenizer), byteTokenizer, settings) };
+  return {
+    prompts: model.prompts,
+    conversation: new Conversation(new Engine(model, byteTokenizer), byteTokenizer, settings),
+  };
 }
 
 async function answerOf(conversation: Conversation, text: string): Promise<string> {

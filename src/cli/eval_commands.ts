@@ -77,6 +77,7 @@ export interface EvalChatFlags extends ModelFlags {
   readonly taskName: string;
   readonly maxProblems: number;
   readonly batchSize: number;
+  readonly deviceBatchSize: number;
   readonly numSamples: number;
   readonly maxNewTokens: number;
   readonly temperature: number;
@@ -102,13 +103,13 @@ export async function evalChat(
   const { chosen, model } = loaded;
   const folders = foldersOf(base, chosen.run);
   const path = join(folders.eval, `chat_${modelName(loaded)}`);
-  const { maxProblems, batchSize, numSamples, maxNewTokens, temperature, topK } = flags;
+  const { maxProblems, batchSize, deviceBatchSize: rows, numSamples, maxNewTokens, temperature, topK } = flags;
   const settings = { maxProblems, numSamples, maxNewTokens, temperature, topK };
   const identity = { weights: chosen.meta.files, dtype: model.dtype, settings, lengths: lengthsOf(tasks) };
   using results = new ResultLog<ChatLine>(`${path}.partial.jsonl`, {
     ...{ format: "nanochat chat results", version: 1, ...identity },
   });
-  const options = { ...settings, batchSize, samples: numSamples, results, log: terminal, stop };
+  const options = { ...settings, batchSize, rows, samples: numSamples, results, log: terminal, stop };
   const scored: ChatTaskResult[] = [];
   for (const task of tasks) {
     const result = await evaluateChatTask(loaded, task, options);

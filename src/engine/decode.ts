@@ -1,8 +1,8 @@
 /**
  * A GPT as the engine sees it: rows of a key/value cache that advance one token at a time, and the logits of each row's next token.
  *
- * Prompts run in chunks through a cache of one row, so that memory does not grow with the prompt and the other rows stay as they are;
- * bits do not depend on how a prompt is cut (DESIGN section 2). Logits stay on the device: only the drawn ids come back.
+ * A prompt runs in chunks through a cache of its own row, which any number of rows then continue from; memory does not grow with the
+ * prompt, and bits do not depend on how it is cut (DESIGN section 2). Logits stay on the device: only the drawn ids come back.
  */
 import { GPT, type GPTConfig } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
@@ -11,13 +11,18 @@ import type { Device, OwnedTensor } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { PlanDevice } from "../tensor/plan.ts";
 import { Tape } from "../tensor/tape.ts";
-import type { DecodeModel, Decoder } from "./engine.ts";
+import type { DecodeModel, Decoder } from "./batch.ts";
 import { type Draw, type Drawn, SamplingColumns } from "./sample.ts";
 
 /** Prompt tokens of one forward pass. */
 const PREFILL_CHUNK = 256;
 /** Larger than any arena; the plan only counts. */
 const UNBOUNDED = 2 ** 46;
+
+/** Rows beyond which two cores decode no faster, LOG 2026-11-25. */
+const MOST_ROWS = 32;
+/** Share of the free memory that the cache of `suggestedRows` may take. */
+const CACHE_SHARE = 0.25;
 
 /** Makes rows of one model. Its weights should be packed (`packForInference`) unless it is in training. */
 export class GptDecodeModel implements DecodeModel {
@@ -32,7 +37,14 @@ export class GptDecodeModel implements DecodeModel {
     this.contextLen = model.config.sequenceLen;
   }
 
-  /** Allocates cache and buffers for `rows` sequences of up to `capacity` tokens; the caller disposes of them. */
+  /** Rows whose caches fill a quarter of the memory that is free now, 1 to 32. */
+  get suggestedRows(): number {
+    const { device, config, dtype } = this.model;
+    const row = KVCache.bytes(config, { rows: 1, capacity: this.contextLen, dtype });
+    return Math.max(1, Math.min(MOST_ROWS, Math.floor(CACHE_SHARE * device.memory().free / row)));
+  }
+
+  /** Allocates caches and buffers for `rows` sequences of up to `capacity` tokens; the caller disposes of them. */
   decoder(options: { readonly rows: number; readonly capacity: number }): GptDecoder {
     return new GptDecoder(this.model, options);
   }
@@ -46,14 +58,14 @@ export class GptDecoder implements Decoder {
   readonly #arena: Arena;
   readonly #tape: Tape;
   readonly #cache: KVCache;
-  /** One row that prompts run in; the cache itself where it has one row. */
-  readonly #prompts: KVCache;
+  /** The prompt at hand: one row. */
+  readonly #prompt: KVCache;
+  readonly #promptLogits: OwnedTensor; // (V) f32
   readonly #logits: OwnedTensor; // (rows, V) f32
   readonly #ids: OwnedTensor; // (rows, 1) i32
   readonly #columns: SamplingColumns;
-  readonly #settings: { readonly tensor: OwnedTensor; readonly host: ArrayBufferView<ArrayBuffer> }[];
-  readonly #drawn: OwnedTensor; // (rows) i32
-  readonly #logprobs: OwnedTensor; // (rows) f32
+  readonly #settings: OwnedTensor; // (WORDS, rows) i32
+  readonly #drawn: OwnedTensor; // (2, rows): ids i32, log-probabilities f32
 
   /** Allocates empty rows on the model's device. */
   constructor(model: GPT, { rows, capacity }: { readonly rows: number; readonly capacity: number }) {
@@ -64,90 +76,87 @@ export class GptDecoder implements Decoder {
     this.#arena = new Arena(device, planArena(config, { rows, chunk: Math.min(capacity, PREFILL_CHUNK), dtype }));
     this.#tape = new Tape(device, this.#arena, { training: false });
     this.#cache = new KVCache(device, config, { rows, capacity, dtype });
-    this.#prompts = rows === 1 ? this.#cache : new KVCache(device, config, { rows: 1, capacity, dtype });
+    this.#prompt = new KVCache(device, config, { rows: 1, capacity, dtype });
+    this.#promptLogits = device.tensor([config.vocabSize], "f32");
     this.#logits = device.tensor([rows, config.vocabSize], "f32");
     this.#ids = device.tensor([rows, 1], "i32");
-    const columns = new SamplingColumns(rows);
-    this.#columns = columns;
-    // In the order of nc_sample's arguments; u64 seeds travel as pairs of i32.
-    this.#settings = [
-      { tensor: device.tensor([rows, 2], "i32"), host: columns.seeds },
-      { tensor: device.tensor([rows], "i32"), host: columns.samples },
-      { tensor: device.tensor([rows], "i32"), host: columns.draws },
-      { tensor: device.tensor([rows], "f32"), host: columns.temperatures },
-      { tensor: device.tensor([rows], "i32"), host: columns.topK },
-      { tensor: device.tensor([rows], "f32"), host: columns.topP },
-    ];
-    this.#drawn = device.tensor([rows], "i32");
-    this.#logprobs = device.tensor([rows], "f32");
+    this.#columns = new SamplingColumns(rows);
+    this.#settings = device.tensor([SamplingColumns.WORDS, rows], "i32");
+    this.#drawn = device.tensor([2, rows], "i32");
   }
 
-  /** Enqueues the tokens behind those that the row holds; leaves the logits of its next token. */
-  prefill(row: number, tokens: readonly number[]): void {
-    if (this.#prompts !== this.#cache) this.#prompts.copyRow(0, this.#cache, row);
+  /** Enqueues tokens behind the first `kept` of the prompt at hand; leaves the logits of its next token. */
+  prefill(tokens: readonly number[], kept: number): void {
+    this.#prompt.truncate(0, kept);
     for (let start = 0; start < tokens.length; start += PREFILL_CHUNK) {
       const chunk = Int32Array.from(tokens.slice(start, start + PREFILL_CHUNK));
       using ids = this.#device.from(chunk, [1, chunk.length], "i32");
-      this.#prompts.begin([chunk.length]);
-      const x = this.#model.forward(this.#tape, ids, { cache: this.#prompts }); // (1, T, C)
-      this.#prompts.commit();
+      this.#prompt.begin([chunk.length]);
+      const x = this.#model.forward(this.#tape, ids, { cache: this.#prompt }); // (1, T, C)
+      this.#prompt.commit();
       if (start + chunk.length === tokens.length) {
         const C = x.shape[2];
         const logits = this.#model.logits(this.#tape, x.view([1, C], (chunk.length - 1) * C)); // (1, V)
-        this.#device.copy(this.#rowLogits(row), logits);
+        this.#device.copy(this.#promptLogits, logits);
       }
       this.#tape.clear();
     }
-    if (this.#prompts !== this.#cache) this.#cache.copyRow(row, this.#prompts, 0);
+  }
+
+  /** Enqueues a copy of the prompt at hand into a row. */
+  start(row: number): void {
+    this.#cache.copyRow(row, this.#prompt, 0);
+    this.#device.copy(this.#rowLogits(row), this.#promptLogits);
   }
 
   /** Enqueues a copy of cache and logits of one row into another. */
-  copy(from: number, to: number): void {
+  move(from: number, to: number): void {
     this.#cache.copyRow(to, this.#cache, from);
     this.#device.copy(this.#rowLogits(to), this.#rowLogits(from));
   }
 
-  /** Enqueues one token for each live row; the others keep their cache. */
-  step(ids: Int32Array, live: Uint8Array): void {
-    this.#device.upload(this.#ids, Int32Array.from(ids));
+  /** Enqueues one token for each live row among the first ones; only these are computed. */
+  step(ids: ArrayLike<number>, live: Uint8Array): void {
+    const n = ids.length;
+    const input = this.#ids.view([n, 1]);
+    this.#device.upload(input, Int32Array.from(ids));
     this.#cache.begin(live);
-    const x = this.#model.forward(this.#tape, this.#ids, { cache: this.#cache }); // (rows, 1, C)
+    const x = this.#model.forward(this.#tape, input, { cache: this.#cache }); // (n, 1, C)
     this.#cache.commit();
-    this.#device.copy(this.#logits, this.#model.logits(this.#tape, x)); // (rows, 1, V)
+    this.#device.copy(this.#rowLogits(0, n), this.#model.logits(this.#tape, x)); // (n, 1, V)
     this.#tape.clear();
   }
 
-  /** Draws the next token of each row, on the device, and waits for the ids. */
+  /** Draws the next token of the first rows, on the device, and waits for the ids. */
   async sample(draws: readonly Draw[]): Promise<Drawn> {
+    const [rows, n] = [this.#rows, draws.length];
     draws.forEach((draw, row) => this.#columns.set(row, draw));
+    this.#device.upload(this.#settings, this.#columns.words);
+    const column = (offset: number) => this.#settings.view([n], offset).pointer;
+    const [seeds, samples, positions, temperatures, topK, topP] = this.#columns.offsets.map(column);
     const { nc, ctx } = this.#device;
-    for (const { tensor, host } of this.#settings) this.#device.upload(tensor, host);
-    const [seeds, samples, positions, temperatures, topK, topP] = this.#settings.map(({ tensor }) => tensor.pointer);
     nc.sample(
-      ...[ctx, this.#drawn.pointer, this.#logprobs.pointer, this.#logits.pointer] as const,
-      ...[seeds, samples, positions, temperatures, topK, topP, this.#rows, this.#model.config.vocabSize] as const,
+      ...[ctx, this.#drawn.pointer, this.#drawn.view([n], rows).pointer, this.#logits.pointer] as const,
+      ...[seeds, samples, positions, temperatures, topK, topP, n, this.#model.config.vocabSize] as const,
     );
     const ids = await this.#device.read(this.#drawn) as Int32Array;
-    return { ids, logprobs: await this.#device.readFloats(this.#logprobs) };
+    return { ids: ids.subarray(0, n), logprobs: new Float32Array(ids.buffer, 4 * rows, n) };
   }
 
   /** Reads the logits (V) of a row's next token: what evaluations and tests compare. */
-  async readLogits(row: number): Promise<Float32Array> {
-    const V = this.#model.config.vocabSize;
-    return (await this.#device.readFloats(this.#logits)).slice(row * V, (row + 1) * V);
+  readLogits(row: number): Promise<Float32Array> {
+    return this.#device.readFloats(this.#rowLogits(row));
   }
 
-  #rowLogits(row: number) {
+  #rowLogits(row: number, rows = 1) {
     const V = this.#model.config.vocabSize;
-    return this.#logits.view([V], row * V);
+    return this.#logits.view([rows, V], row * V);
   }
 
-  /** Frees cache and buffers behind the work that is queued. */
+  /** Frees caches and buffers behind the work that is queued. */
   [Symbol.dispose](): void {
-    if (this.#prompts !== this.#cache) this.#prompts[Symbol.dispose]();
-    const settings = this.#settings.map(({ tensor }) => tensor);
-    const owned = [this.#cache, this.#arena, this.#logits, this.#ids, ...settings, this.#drawn, this.#logprobs];
-    for (const part of owned) part[Symbol.dispose]();
+    const tensors = [this.#promptLogits, this.#logits, this.#ids, this.#settings, this.#drawn];
+    for (const part of [this.#cache, this.#prompt, this.#arena, ...tensors]) part[Symbol.dispose]();
   }
 }
 

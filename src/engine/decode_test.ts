@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { KVCache } from "../model/kv_cache.ts";
 import { Arena } from "../tensor/arena.ts";
 import { Device } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
@@ -47,7 +48,8 @@ Deno.test("GptDecoder gives the logits of the plain forward pass", async () => {
   using model = randomModel(device, "f32");
   using decoder = new GptDecodeModel(model).decoder({ rows: 1, capacity: 20 });
   const tokens = [...PROMPT];
-  decoder.prefill(0, tokens);
+  decoder.prefill(tokens, 0);
+  decoder.start(0);
   for (let i = 0; i < 6; i++) {
     const logits = await decoder.readLogits(0);
     const expected = await plainLogits(model, tokens);
@@ -72,12 +74,13 @@ for (const dtype of ["f32", "bf16"] as const) {
         const prompt = row === rows - 1 ? PROMPT : PROMPT.map((id) => (id + row) % 130).slice(row % 5);
         let start = 0;
         for (const end of [...cuts, prompt.length]) {
-          if (end > start) decoder.prefill(row, prompt.slice(start, Math.min(end, prompt.length)));
+          if (end > start) decoder.prefill(prompt.slice(start, Math.min(end, prompt.length)), start);
           start = Math.max(start, Math.min(end, prompt.length));
         }
+        decoder.start(row);
       }
       const seen = [await decoder.readLogits(rows - 1)];
-      for (const id of [4, 99, 13]) decoder.step(new Int32Array(rows).fill(id), new Uint8Array(rows).fill(1));
+      for (const id of [4, 99, 13]) decoder.step(new Array<number>(rows).fill(id), new Uint8Array(rows).fill(1));
       seen.push(await decoder.readLogits(rows - 1));
       return seen;
     };
@@ -88,19 +91,41 @@ for (const dtype of ["f32", "bf16"] as const) {
   });
 }
 
-Deno.test("GptDecoder keeps rows that are not live as they are", async () => {
+Deno.test("GptDecoder keeps the tokens of rows that are not live, moves rows and leaves out the last ones", async () => {
   using device = Device.open("cpu", { threads: 2 });
   using model = randomModel(device, "f32");
-  using decoder = new GptDecodeModel(model).decoder({ rows: 2, capacity: 16 });
-  decoder.prefill(0, PROMPT);
-  decoder.copy(0, 1);
-  assertEquals(await decoder.readLogits(1), await decoder.readLogits(0));
-  for (const id of [4, 5]) decoder.step(Int32Array.of(id, 6), Uint8Array.of(1, 0));
-  decoder.step(Int32Array.of(8, 6), Uint8Array.of(0, 1));
-  const after = await decoder.readLogits(1);
+  using decoder = new GptDecodeModel(model).decoder({ rows: 3, capacity: 16 });
+  decoder.prefill(PROMPT, 0);
+  for (const row of [0, 1, 2]) decoder.start(row);
+  assertEquals(await decoder.readLogits(2), await decoder.readLogits(0));
+  for (const id of [4, 5]) decoder.step([id, 6, 7], Uint8Array.of(1, 0, 0));
+  decoder.step([8, 6], Uint8Array.of(0, 1));
+  decoder.move(1, 0);
+  decoder.step([9], Uint8Array.of(1));
+  const after = await decoder.readLogits(0);
   using alone = new GptDecodeModel(model).decoder({ rows: 1, capacity: 16 });
-  alone.prefill(0, [...PROMPT, 6]);
+  alone.prefill([...PROMPT, 6, 9], 0);
+  alone.start(0);
   assertEquals(after, await alone.readLogits(0));
+  // A prompt that shares its beginning with the one at hand runs the rest alone.
+  alone.prefill([77, 6], PROMPT.length - 2);
+  alone.start(0);
+  decoder.prefill([...PROMPT.slice(0, -2), 77, 6], 0);
+  decoder.start(2);
+  assertEquals(await alone.readLogits(0), await decoder.readLogits(2));
+});
+
+Deno.test("GptDecodeModel.suggestedRows follows from the memory of a row", () => {
+  using device = Device.open("cpu", { threads: 1 });
+  using model = randomModel(device, "f32");
+  assertEquals(new GptDecodeModel(model).suggestedRows, 32);
+  const free = (bytes: number) => {
+    const memory = { ...device.memory(), free: bytes };
+    const narrow = Object.assign(Object.create(model), { device: { memory: () => memory } });
+    return new GptDecodeModel(narrow).suggestedRows;
+  };
+  const row = KVCache.bytes(CONFIG, { rows: 1, capacity: CONFIG.sequenceLen, dtype: "f32" });
+  assertEquals([free(4 * 5 * row), free(4 * 5 * row - 1), free(0)], [5, 4, 1]);
 });
 
 Deno.test("Engine.generate() with a GPT draws each sample on its own and the same again for the same seed", async () => {

@@ -1,60 +1,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { type DecodeModel, type Decoder, Engine, type EngineTokenizer, type GenerateOptions } from "./engine.ts";
-import type { Draw } from "./sample.ts";
+import { Engine, type GenerateOptions } from "./engine.ts";
+import { bytes, byteTokenizer as tokenizer, ScriptedModel, special } from "./engine_testing.ts";
 
-/** Bytes as ids, and the special tokens behind them. */
-const SPECIALS = [
-  "<|bos|>",
-  "<|assistant_end|>",
-  "<|python_start|>",
-  "<|python_end|>",
-  "<|output_start|>",
-  "<|output_end|>",
-];
-const tokenizer: EngineTokenizer = {
-  encode: (text) => [...new TextEncoder().encode(text)],
-  decode: (ids) => new TextDecoder().decode(Uint8Array.from(Array.from(ids))),
-  encodeSpecial: (name) => 256 + SPECIALS.indexOf(name),
-};
-const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = SPECIALS.map(tokenizer.encodeSpecial);
-const bytes = (text: string) => [...new TextEncoder().encode(text)];
-
-/** A model that says what a script says, step by step, and keeps a record of what it was asked. */
-class ScriptedModel implements DecodeModel {
-  readonly contextLen: number;
-  readonly calls: string[] = [];
-  readonly draws: Draw[][] = [];
-  readonly fed: number[][] = [];
-  open = 0;
-
-  constructor(readonly script: readonly (readonly number[])[], { contextLen = 64 } = {}) {
-    this.contextLen = contextLen;
-  }
-
-  decoder({ rows, capacity }: { rows: number; capacity: number }): Decoder {
-    let step = 0;
-    this.open++;
-    this.calls.push(`decoder ${rows} ${capacity}`);
-    return {
-      prefill: (row, tokens) => void this.calls.push(`prefill ${row} ${tokens.length}`),
-      copy: (from, to) => void this.calls.push(`copy ${from} ${to}`),
-      step: (ids, live) => {
-        step++;
-        this.fed.push([...ids].map((id, row) => live[row] ? id : -1));
-      },
-      sample: (draws) => {
-        this.draws.push([...draws]);
-        const ids = Int32Array.from(draws, (_, row) => {
-          const tokens = this.script[row];
-          return tokens[Math.min(step, tokens.length - 1)];
-        });
-        return Promise.resolve({ ids, logprobs: new Float32Array(rows) });
-      },
-      [Symbol.dispose]: () => void this.open--,
-    };
-  }
-}
-
+const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = [
+  ..."bos assistant_end python_start python_end output_start output_end".split(" "),
+].map((name) => special(`<|${name}|>`));
 const PROMPT = [BOS, 1, 2];
 
 async function run(script: number[][], options: GenerateOptions & { contextLen?: number } = {}) {
@@ -67,9 +17,9 @@ async function run(script: number[][], options: GenerateOptions & { contextLen?:
   return { model, columns };
 }
 
-Deno.test("Engine.generate() runs the prompt once and copies it to the other rows", async () => {
+Deno.test("Engine.generate() runs the prompt once for all samples", async () => {
   const { model, columns } = await run([[5, END], [6, END]], { maxTokens: 9, seed: 7, temperature: 0.5, topK: 3 });
-  assertEquals(model.calls, ["decoder 2 12", "prefill 0 3", "copy 0 1"]);
+  assertEquals(model.calls, ["decoder 2 12", "prefill 3 behind 0", "start 0", "start 1"]);
   assertEquals(columns.map((column) => column.ids), [[5, 6], [END, END]]);
   assertEquals(model.open, 0);
   // Each row draws on its own, at the position of its token.
@@ -83,6 +33,7 @@ Deno.test("Engine.generate() makes no step after the last column", async () => {
   assertEquals((await run([[5]], { maxTokens: 3 })).model.fed.length, 2);
   assertEquals((await run([[5, 6, END]])).model.fed, [[5], [6]]);
   assertEquals((await run([[5]], { maxTokens: 0 })).model.calls, []);
+  await assertRejects(() => run([[5]], { maxTokens: 0, topP: 2 }), RangeError, "topP is 2");
 });
 
 Deno.test("Engine.generate() stops where the context is full", async () => {
@@ -128,14 +79,19 @@ Deno.test("Engine.generate() starts an expression anew at each start token and c
   assertEquals(columns.slice(7, 10).map((column) => column.ids[0]), [OUTPUT, ...bytes("!"), OUTPUT_END]);
 });
 
-Deno.test("Engine.generate() leaves ended rows idle while others go on", async () => {
-  const { columns, model } = await run([[5, BOS, 8, 8], [6, 7, 7, END]]);
-  assertEquals(columns.map((column) => column.live), [[1, 1], [1, 1], [0, 1], [0, 1]]);
-  assertEquals(model.fed, [[5, 6], [-1, 7], [-1, 7]]);
+Deno.test("Engine.generate() computes no ended rows while others go on", async () => {
+  const { columns, model } = await run([[5, BOS], [6, 7, 7, END], [8, 8, END]]);
+  assertEquals(columns.map((column) => column.live), [[1, 1, 1], [1, 1, 1], [0, 1, 1], [0, 1, 0]]);
+  assertEquals(columns.map(({ ids, live }) => ids.filter((_, i) => live[i])), [[5, 6, 8], [BOS, 7, 8], [7, END], [
+    END,
+  ]]);
+  // The place of an ended row is idle for the one step that follows it.
+  assertEquals(model.fed, [[5, 6, 8], [-1, 7, 8], [-1, 7]]);
+  assertEquals(model.calls.slice(-2), ["move 2 to 0", "move 1 to 0"]);
 });
 
 Deno.test("Engine.generate() frees its rows when the caller stops early or aborts", async () => {
-  const model = new ScriptedModel([[5]]);
+  const model = new ScriptedModel([[5], [5]]);
   const engine = new Engine(model, tokenizer);
   for await (const _ of engine.generate(PROMPT)) break;
   assertEquals(model.open, 0);

@@ -2,8 +2,8 @@
  * Python as a tool of the chat model: what stands between the tool's marks is first offered to the calculator, then run as a program in
  * the sandbox (execution.ts).
  */
+import type { Tool } from "./batch.ts";
 import { calculate } from "./calculator.ts";
-import type { Tool } from "./engine.ts";
 import type { PythonPool } from "./execution.ts";
 
 /** Characters of a result; the context of a small model is short. */

@@ -70,8 +70,14 @@ function defined<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([_, value]) => value !== undefined)) as T;
 }
 
-/** The settings of all rows in the layout of `nc_sample`: one array a setting, rewritten before each draw. */
+/** The settings of all rows in the layout of `nc_sample`: one array a setting, behind each other in one buffer. */
 export class SamplingColumns {
+  /** Words of 4 bytes that a row takes. */
+  static readonly WORDS = 7;
+  /** What is uploaded: (WORDS, rows). */
+  readonly words: Int32Array<ArrayBuffer>;
+  /** First word of each argument of `nc_sample`, in its order. */
+  readonly offsets: readonly number[];
   readonly seeds: BigUint64Array<ArrayBuffer>;
   readonly samples: Int32Array<ArrayBuffer>;
   readonly draws: Int32Array<ArrayBuffer>;
@@ -80,12 +86,16 @@ export class SamplingColumns {
   readonly topP: Float32Array<ArrayBuffer>;
 
   constructor(rows: number) {
-    this.seeds = new BigUint64Array(rows);
-    this.samples = new Int32Array(rows);
-    this.draws = new Int32Array(rows);
-    this.temperatures = new Float32Array(rows);
-    this.topK = new Int32Array(rows);
-    this.topP = new Float32Array(rows);
+    this.words = new Int32Array(SamplingColumns.WORDS * rows);
+    this.offsets = [0, 2, 3, 4, 5, 6].map((word) => word * rows); // seeds are of 8 bytes
+    const { buffer } = this.words;
+    const [seeds, samples, draws, temperatures, topK, topP] = this.offsets.map((word) => 4 * word);
+    this.seeds = new BigUint64Array(buffer, seeds, rows);
+    this.samples = new Int32Array(buffer, samples, rows);
+    this.draws = new Int32Array(buffer, draws, rows);
+    this.temperatures = new Float32Array(buffer, temperatures, rows);
+    this.topK = new Int32Array(buffer, topK, rows);
+    this.topP = new Float32Array(buffer, topP, rows);
   }
 
   /** Sets the settings of a row. */

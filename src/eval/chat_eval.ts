@@ -13,6 +13,7 @@ import type { Log } from "../data/log.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { GPT } from "../model/gpt.ts";
+import { type Answered, answerRows, JUDGED_AHEAD, mapAhead } from "./answers.ts";
 import { bootstrapInterval, type Count, type Interval } from "./interval.ts";
 import { PromptLogits } from "./prompt_logits.ts";
 import type { ResultLog } from "./result_log.ts";
@@ -44,6 +45,8 @@ export interface ChatTaskResult extends Count {
 export interface ChatEvalOptions {
   /** Questions with letters in one forward pass. */
   readonly batchSize: number;
+  /** Written answers that are made at once; 0 = as many as the model suggests. */
+  readonly rows?: number;
   /** Rows of a task; -1 = all. */
   readonly maxProblems: number;
   /** Written answers to each prompt; they share its prefill. */
@@ -57,7 +60,7 @@ export interface ChatEvalOptions {
   /** Where results are kept; without it a kill loses them. */
   readonly results?: ResultLog<ChatLine>;
   readonly log: Log;
-  /** Ends between two batches. */
+  /** Ends between two batches of letters, or two tokens of written answers. */
   readonly stop?: AbortSignal;
 }
 
@@ -69,6 +72,9 @@ export interface ChatModel {
 }
 
 const SEED = 42; // of every prompt, as in the reference
+
+/** A line of the result log before its task. */
+type Judged = Omit<ChatLine, "task">;
 
 /**
  * Evaluates a model on a task. Undefined where `stop` ended it; the same call goes on from there.
@@ -89,40 +95,43 @@ export async function evaluateChatTask(
   const lines = (results?.found ?? []).filter((line) => line.task === name);
   const done = new Set(lines.flatMap((line) => line.rows));
   const waiting = Array.from({ length: count }, (_, row) => row).filter((row) => !done.has(row));
-  const report = () => log.progress({ label: name, done: done.size, total: count });
+  const report = () => {
+    const right = lines.flatMap((line) => line.right).filter((samples) => samples.includes(1)).length;
+    const detail = done.size > 0 ? `${(100 * right / done.size).toFixed(1)} % right` : undefined;
+    log.progress({ label: name, done: done.size, total: count, detail });
+  };
   report();
-  using logits = new PromptLogits(chat.model);
-  const step = task.kind === "categorical" ? options.batchSize : 1;
-  for (let at = 0; at < waiting.length; at += step) {
-    if (stop?.aborted) return undefined;
-    const rows = waiting.slice(at, at + step);
-    const judged = task.kind === "categorical"
-      ? { right: await judgeLetters(chat.tokenizer, task, { rows, logits }), tooLong: 0 }
-      : await judgeWritten(chat, task, { row: rows[0], options });
-    const line: ChatLine = { task: name, rows, ...judged };
+  const judged = (task.kind === "categorical" ? judgeLetters : judgeWritten)(chat, task, { waiting, options });
+  for await (const batch of judged) {
+    if (stop?.aborted) break;
+    const line: ChatLine = { task: name, ...batch };
     lines.push(line);
     results?.add(line);
-    for (const row of rows) done.add(row);
+    for (const row of batch.rows) done.add(row);
     report();
   }
-  return summarise(name, lines, log);
+  return done.size < count ? undefined : summarise(name, lines, log);
 }
 
 /** Chooses the most probable letter behind each prompt, the first among equals. */
-async function judgeLetters(
-  tokenizer: Tokenizer,
+async function* judgeLetters(
+  { model, tokenizer }: ChatModel,
   task: Task,
-  { rows, logits }: { readonly rows: readonly number[]; readonly logits: PromptLogits },
-): Promise<number[][]> {
-  const conversations = rows.map((row) => task.conversation(row));
-  const prompts = conversations.map((conversation) => renderForCompletion(tokenizer, conversation));
-  const next = await logits.read(prompts);
-  return await Promise.all(conversations.map(async (conversation, i) => {
-    const letters = lettersOf(conversation);
-    const scores = letters.map((letter) => next[i][letterId(tokenizer, letter)]);
-    const chosen = letters[scores.indexOf(Math.max(...scores))];
-    return [Number(await task.evaluate!(conversation, chosen))];
-  }));
+  { waiting, options: { batchSize } }: { readonly waiting: readonly number[]; readonly options: ChatEvalOptions },
+): AsyncGenerator<Judged> {
+  using logits = new PromptLogits(model);
+  for (let at = 0; at < waiting.length; at += batchSize) {
+    const rows = waiting.slice(at, at + batchSize);
+    const conversations = rows.map((row) => task.conversation(row));
+    const next = await logits.read(conversations.map((conversation) => renderForCompletion(tokenizer, conversation)));
+    const right = await Promise.all(conversations.map(async (conversation, i) => {
+      const letters = lettersOf(conversation);
+      const scores = letters.map((letter) => next[i][letterId(tokenizer, letter)]);
+      const chosen = letters[scores.indexOf(Math.max(...scores))];
+      return [Number(await task.evaluate!(conversation, chosen))];
+    }));
+    yield { rows, right, tooLong: 0 };
+  }
 }
 
 /** Finds the token of a letter. @throws {TypeError} where it is several. */
@@ -132,23 +141,21 @@ export function letterId(tokenizer: Tokenizer, letter: string): number {
   throw new TypeError(`Cannot judge the letter ${JSON.stringify(letter)}: it has ${ids.length} tokens, expected one`);
 }
 
-/** Lets the model write its answers to one row and judges them. */
-async function judgeWritten(
-  { engine, tokenizer }: ChatModel,
+/** Lets the model write its answers and judges them while it writes the next ones. */
+async function* judgeWritten(
+  chat: ChatModel,
   task: Task,
-  { row, options: { samples, maxNewTokens: maxTokens, temperature, topK } }: {
-    readonly row: number;
-    readonly options: ChatEvalOptions;
-  },
-): Promise<{ right: number[][]; tooLong: number }> {
-  const conversation = task.conversation(row);
-  const prompt = renderForCompletion(tokenizer, conversation);
-  if (prompt.length >= engine.model.contextLen) return { right: [new Array<number>(samples).fill(0)], tooLong: 1 };
-  const settings = { samples, maxTokens, temperature, topK, seed: SEED };
-  const { sequences } = await engine.generateBatch(prompt, settings);
-  const answers = sequences.map((sequence) => tokenizer.decode(sequence.slice(prompt.length)));
-  const right = await Promise.all(answers.map(async (answer) => Number(await task.evaluate!(conversation, answer))));
-  return { right: [right], tooLong: 0 };
+  { waiting, options }: { readonly waiting: readonly number[]; readonly options: ChatEvalOptions },
+): AsyncGenerator<Judged> {
+  const { samples, maxNewTokens: maxTokens, temperature, topK, rows, stop: signal } = options;
+  const sampling = { samples, maxTokens, temperature, topK, seed: SEED };
+  const map = async ({ index, conversation, texts }: Answered): Promise<Judged> => {
+    if (texts === null) return { rows: [index], right: [new Array<number>(samples).fill(0)], tooLong: 1 };
+    const right = await Promise.all(texts.map(async (text) => Number(await task.evaluate!(conversation, text))));
+    return { rows: [index], right: [right], tooLong: 0 };
+  };
+  const answered = answerRows(chat, { task, indices: waiting, sampling, rows, signal });
+  yield* mapAhead(answered, { ahead: JUDGED_AHEAD, map });
 }
 
 function summarise(name: string, lines: readonly ChatLine[], log: Log): ChatTaskResult {

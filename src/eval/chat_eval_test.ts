@@ -103,23 +103,53 @@ Deno.test("evaluateChatTask() judges every sample of a written answer and counts
     assertAlmostEquals(result!.passAt[2], any.length / 8);
   }));
 
-Deno.test("evaluateChatTask() goes on behind the rows of a stopped evaluation", () =>
+for (const [name, task, first] of [["letters", letters(7), 3], ["written", written(7), 1]] as const) {
+  Deno.test(`evaluateChatTask() goes on behind the rows of a stopped evaluation of ${name}`, () =>
+    withModel(async (chat) => {
+      using folder = temporaryFolder();
+      const path = join(folder.path, "results.jsonl");
+      const run = async (stop?: AbortSignal, log = SILENT) => {
+        using results = new ResultLog<ChatLine>(path, "head");
+        return await evaluateChatTask(chat, { name, task }, { ...OPTIONS, results, log, stop });
+      };
+      const expected = await evaluateChatTask(chat, { name, task }, OPTIONS);
+      const controller = new AbortController();
+      let reports = 0;
+      const counting = { ...SILENT, progress: () => void (++reports === 2 && controller.abort()) };
+      assertEquals(await run(controller.signal, counting), undefined);
+      const starts: number[] = [];
+      const watching = { ...SILENT, progress: ({ done }: { done: number }) => void starts.push(done) };
+      assertEquals(await run(undefined, watching), expected);
+      assertEquals(starts[0], first);
+    }));
+}
+
+Deno.test("evaluateChatTask() judges answers beside each other and reports them in order, with the share of right ones", () =>
   withModel(async (chat) => {
-    using folder = temporaryFolder();
-    const path = join(folder.path, "results.jsonl");
-    const run = async (stop?: AbortSignal, log = SILENT) => {
-      using results = new ResultLog<ChatLine>(path, "head");
-      return await evaluateChatTask(chat, { name: "letters", task: letters(7) }, { ...OPTIONS, results, log, stop });
+    let running = 0, most = 0;
+    const task: Task = {
+      ...written(12),
+      conversation: (index) => ({
+        messages: [{ role: "user", content: `${index}` }, { role: "assistant", content: "" }],
+      }),
+      evaluate: async ({ messages }) => {
+        most = Math.max(most, ++running);
+        const index = Number(messages[0].content);
+        await new Promise((resolve) => setTimeout(resolve, index % 3));
+        running--;
+        return index % 4 === 0;
+      },
     };
-    const expected = await evaluateChatTask(chat, { name: "letters", task: letters(7) }, OPTIONS);
-    const controller = new AbortController();
-    let reports = 0;
-    const counting = { ...SILENT, progress: () => void (++reports === 2 && controller.abort()) };
-    assertEquals(await run(controller.signal, counting), undefined);
-    const starts: number[] = [];
-    const watching = { ...SILENT, progress: ({ done }: { done: number }) => void starts.push(done) };
-    assertEquals(await run(undefined, watching), expected);
-    assertEquals(starts[0], 3);
+    const seen: (string | undefined)[] = [];
+    const log = { ...SILENT, progress: ({ detail }: { detail?: string }) => void seen.push(detail) };
+    using folder = temporaryFolder();
+    using results = new ResultLog<ChatLine>(join(folder.path, "results.jsonl"), "head");
+    const result = await evaluateChatTask(chat, { name: "slow", task }, { ...OPTIONS, rows: 6, results, log });
+    assertEquals([result!.right, result!.total], [3, 12]);
+    assertEquals(seen.slice(0, 5), [undefined, "100.0 % right", "50.0 % right", "33.3 % right", "25.0 % right"]);
+    assertEquals(most > 1, true);
+    using again = new ResultLog<ChatLine>(join(folder.path, "results.jsonl"), "head");
+    assertEquals(again.found.map(({ rows: [row] }) => row), Array.from({ length: 12 }, (_, row) => row));
   }));
 
 Deno.test("evaluateChatTask() refuses a task without a judge and a letter of several tokens", () =>

@@ -59,19 +59,20 @@ export class KVCache implements Disposable {
   }
 
   /**
-   * Announces the next forward pass: `counts[b]` tokens join row b (0 = idle).
+   * Announces the next forward pass: `counts[b]` tokens join row b (0 = idle). It may be of the first rows only.
    *
    * @throws {RangeError} where a row would grow beyond the capacity.
    */
   begin(counts: ArrayLike<number>): void {
     for (let b = 0; b < this.rows; b++) {
-      if (this.lengths[b] + counts[b] > this.capacity) {
-        const size = this.lengths[b] + counts[b];
+      const count = counts[b] ?? 0;
+      const size = this.lengths[b] + count;
+      if (size > this.capacity) {
         throw new RangeError(
           `Cannot cache ${size} tokens in row ${b}: its capacity is ${this.capacity}, expected at most that`,
         );
       }
-      this.#nextCounts[b] = counts[b];
+      this.#nextCounts[b] = count;
     }
     this.#device.upload(this.#positions, this.lengths);
     this.#device.upload(this.#counts, this.#nextCounts);

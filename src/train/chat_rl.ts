@@ -10,6 +10,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { GptDecodeModel } from "../engine/decode.ts";
 import { Engine } from "../engine/engine.ts";
 import { loadWeights } from "../engine/load.ts";
+import { promptOf } from "../eval/answers.ts";
 import { type EvalShape, LossEvaluator } from "../eval/loss_eval.ts";
 import { CheckpointError, type JsonObject } from "../model/checkpoint.ts";
 import { GPT } from "../model/gpt.ts";
@@ -19,7 +20,7 @@ import { LENGTH_MULTIPLE, roundUp } from "./chat_batches.ts";
 import { type ChatStageContext, configOf, openChatSession, startChatStage } from "./chat_stage.ts";
 import { type PolicyPass, policyPasses, policyWeights } from "./policy.ts";
 import type { ChatRlFlags } from "./rl_flags.ts";
-import { advantagesOf, evaluatePassAtK, type PassAtK, promptOf, rewardOf, rollOut } from "./rollouts.ts";
+import { advantagesOf, evaluatePassAtK, type PassAtK, rewardOf, rollOut, type RolloutPrompt } from "./rollouts.ts";
 import { count, type HashedBatch, type TrainResult } from "./session.ts";
 
 /** What reinforcement leaves behind. */
@@ -127,18 +128,16 @@ export async function chatRl(given: ChatRlFlags, cx: ChatStageContext): Promise<
     const passes: Pass[] = [];
     let { cursor, skipped } = position;
     let rewardSum = 0, lengthSum = 0, useful = 0;
-    for (let example = 0; example < examplesPerStep; example++) {
-      if (session.stopping) return null;
-      const { index, prompt } = nextPrompt();
-      const made = await rollOut(rolloutModel, {
-        index,
-        prompt,
-        samples: numSamples,
-        group: B,
-        sampling,
-        seedOf: (group) => pythonTupleHash31([rollout, index, group]),
-      });
-      const conversation = train.conversation(index);
+    const prompts = Array.from({ length: examplesPerStep }, nextPrompt);
+    const answered = rollOut(rolloutModel, prompts, {
+      samples: numSamples,
+      group: B,
+      sampling,
+      seedOf: (index, group) => pythonTupleHash31([rollout, index, group]),
+      signal: cx.stop,
+    });
+    for await (const made of answered) {
+      const conversation = train.conversation(made.index);
       const rewards = made.answers.map((answer) => rewardOf(train, conversation, answer));
       const advantages = advantagesOf(rewards);
       rewardSum += rewards.reduce((sum, reward) => sum + reward, 0);
@@ -146,6 +145,7 @@ export async function chatRl(given: ChatRlFlags, cx: ChatStageContext): Promise<
       if (advantages.some((advantage) => advantage !== 0)) useful++;
       for (const pass of policyPasses(made, { advantages, B, pad })) passes.push(await remember(pass));
     }
+    if (session.stopping) return null;
     if (skipped > position.skipped) {
       log.warn(
         `${
@@ -161,11 +161,11 @@ export async function chatRl(given: ChatRlFlags, cx: ChatStageContext): Promise<
     };
     return { passes, values, position: { cursor, skipped } };
 
-    function nextPrompt(): { index: number; prompt: number[] } {
+    function nextPrompt(): RolloutPrompt {
       for (let tried = 0; tried < train.length; tried++) {
         const index = cursor;
         cursor = (cursor + 1) % train.length;
-        const prompt = promptOf(train, index, rolloutModel);
+        const prompt = promptOf(train.conversation(index), rolloutModel);
         if (prompt !== null) return { index, prompt };
         skipped++;
       }

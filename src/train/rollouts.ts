@@ -3,9 +3,10 @@
  * (nanochat/chat_rl.py). The samples of one prompt share its prefill.
  */
 import type { Task } from "../../tasks/task.ts";
-import { type Conversation, renderForCompletion } from "../data/conversation.ts";
+import type { Conversation } from "../data/conversation.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import type { Engine } from "../engine/engine.ts";
+import { type Answered, answerRows, answersOf, JUDGED_AHEAD, mapAhead } from "../eval/answers.ts";
 
 /** How answers are sampled. */
 export interface RolloutSampling {
@@ -37,34 +38,43 @@ export interface Rollout {
   readonly answers: readonly string[];
 }
 
-/** Renders the prompt of a row; null where it leaves no room for an answer. */
-export function promptOf(task: Task, index: number, { engine, tokenizer }: RolloutModel): number[] | null {
-  const prompt = renderForCompletion(tokenizer, task.conversation(index));
-  return prompt.length < engine.model.contextLen ? prompt : null;
+/** What is asked of a model in a step. */
+export interface RolloutPrompt {
+  /** Row of the task. */
+  readonly index: number;
+  /** Its ids. */
+  readonly prompt: readonly number[];
 }
 
-/** Samples answers to one prompt in groups of at most `group`; `seedOf` gives the seed of each group. */
-export async function rollOut(
+/** Samples answers to prompts, in groups of at most `group` whose seed `seedOf` gives; in the order of the prompts. */
+export async function* rollOut(
   { engine, tokenizer }: RolloutModel,
-  { index, prompt, samples, group, sampling, seedOf }: {
-    readonly index: number;
-    readonly prompt: readonly number[];
+  prompts: readonly RolloutPrompt[],
+  { samples, group, sampling, seedOf, signal }: {
     readonly samples: number;
     readonly group: number;
     readonly sampling: RolloutSampling;
-    readonly seedOf: (group: number) => number;
+    readonly seedOf: (index: number, group: number) => number;
+    readonly signal?: AbortSignal;
   },
-): Promise<Rollout> {
-  const sequences: number[][] = [], masks: number[][] = [];
+): AsyncGenerator<Rollout, void, void> {
   const { temperature, topK, maxNewTokens: maxTokens } = sampling;
-  for (let i = 0; sequences.length < samples; i++) {
-    const rows = Math.min(group, samples - sequences.length);
-    const options = { samples: rows, maxTokens, temperature, topK, seed: seedOf(i) };
-    const generated = await engine.generateBatch(prompt, options);
+  const requests = prompts.flatMap(({ index, prompt }) =>
+    Array.from({ length: Math.ceil(samples / group) }, (_, i) => {
+      const rows = Math.min(group, samples - i * group);
+      return { prompt, samples: rows, maxTokens, temperature, topK, seed: seedOf(index, i) };
+    })
+  );
+  const waiting = prompts.values();
+  let sequences: number[][] = [], masks: number[][] = [];
+  for await (const generated of engine.generateAll(requests, { signal })) {
     sequences.push(...generated.sequences);
     masks.push(...generated.masks);
+    if (sequences.length < samples) continue;
+    const { index, prompt } = waiting.next().value!;
+    yield { index, sequences, masks, answers: answersOf(tokenizer, prompt, { sequences, masks }) };
+    [sequences, masks] = [[], []];
   }
-  return { index, sequences, masks, answers: sequences.map((ids) => tokenizer.decode(ids.slice(prompt.length))) };
 }
 
 /** Takes the mean of all samples from each reward: no division by a deviation (arXiv:2503.20783 argues for that). */
@@ -103,22 +113,24 @@ export async function evaluatePassAtK(
   const passed = new Array<number>(samples).fill(0);
   const rewards: number[] = [];
   let tooLong = 0;
-  for (let index = 0; index < rows; index++) {
-    if (signal?.aborted) return null;
-    const prompt = promptOf(task, index, model);
-    if (prompt === null) {
-      tooLong++;
-      rewards.push(0);
-      continue;
-    }
-    const { answers } = await rollOut(model, { index, prompt, samples, group: samples, sampling, seedOf: () => seed });
-    const conversation = task.conversation(index);
-    const right = await Promise.all(answers.map((answer) => isRight(task, conversation, answer)));
-    const first = right.indexOf(true);
+  const { temperature, topK, maxNewTokens: maxTokens } = sampling;
+  const answered = answerRows(model, {
+    task,
+    indices: Array.from({ length: rows }, (_, index) => index),
+    sampling: { samples, maxTokens, temperature, topK, seed },
+    signal,
+  });
+  const map = async ({ conversation, texts }: Answered) => ({
+    right: texts && await Promise.all(texts.map((text) => isRight(task, conversation, text))),
+    reward: (texts ?? []).reduce((sum, text) => sum + rewardOf(task, conversation, text), 0) / samples,
+  });
+  for await (const { right, reward } of mapAhead(answered, { ahead: JUDGED_AHEAD, map })) {
+    rewards.push(reward);
+    if (right === null) tooLong++;
+    const first = right?.indexOf(true) ?? -1;
     for (let k = first; first >= 0 && k < samples; k++) passed[k]++;
-    rewards.push(answers.reduce((sum, answer) => sum + rewardOf(task, conversation, answer), 0) / samples);
   }
-  return { passAt: passed.map((count) => count / rows), rewards, tooLong };
+  return rewards.length < rows ? null : { passAt: passed.map((count) => count / rows), rewards, tooLong };
 }
 
 /** Rewards an answer. @throws {RangeError} for a reward that is not finite. */

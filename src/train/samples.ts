@@ -30,16 +30,15 @@ export async function sampleTexts(
 ): Promise<Sample[]> {
   const { tokenizer, prompts = SAMPLE_PROMPTS, maxTokens = 16 } = options;
   const engine = new Engine(new GptDecodeModel(model), tokenizer);
-  const samples: Sample[] = [];
-  for (const prompt of prompts) {
-    const ids = tokenizer.encode(prompt, { prepend: tokenizer.bosId });
-    const room = Math.min(maxTokens, engine.model.contextLen - ids.length);
-    if (room < 1) {
-      samples.push({ prompt, text: "" }); // a context this short holds no more than the prompt
-      continue;
-    }
-    const { sequences: [sequence] } = await engine.generateBatch(ids, { temperature: 0, maxTokens: room });
-    samples.push({ prompt, text: tokenizer.decode(sequence.slice(ids.length)) });
+  const { contextLen } = engine.model;
+  const encoded = prompts.map((prompt) => tokenizer.encode(prompt, { prepend: tokenizer.bosId }));
+  const texts = prompts.map(() => ""); // a context as short as the prompt holds no more
+  const fitting = [...encoded.keys()].filter((i) => encoded[i].length < contextLen);
+  const requests = fitting.map((i) => ({ prompt: encoded[i], temperature: 0, maxTokens }));
+  let done = 0;
+  for await (const { sequences: [ids] } of engine.generateAll(requests)) {
+    const i = fitting[done++];
+    texts[i] = tokenizer.decode(ids.slice(encoded[i].length));
   }
-  return samples;
+  return prompts.map((prompt, i) => ({ prompt, text: texts[i] }));
 }

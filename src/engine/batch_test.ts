@@ -1,0 +1,182 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { TestRandom, testSeed } from "../../dev/testing.ts";
+import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { Device } from "../tensor/device.ts";
+import { Batch, type GenerateRequest, type RowToken } from "./batch.ts";
+import { GptDecodeModel } from "./decode.ts";
+import { Engine, type Generated } from "./engine.ts";
+import { bytes, byteTokenizer, ScriptedModel, special } from "./engine_testing.ts";
+
+const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = [
+  ..."bos assistant_end python_start python_end output_start output_end".split(" "),
+].map((name) => special(`<|${name}|>`));
+const CONFIG: GPTConfig = { sequenceLen: 48, vocabSize: 265, nLayer: 2, nHead: 2, nKvHead: 1, nEmbd: 32 };
+
+/** A model with random weights that likes to end, and to call tools. */
+function randomModel(device: Device): GPT {
+  const model = new GPT(device, CONFIG, { dtype: "f32", training: false });
+  for (const [i, { master, size }] of model.parameters.all().entries()) {
+    device.nc.normal(device.ctx, master.pointer, BigInt(size), BigInt(i), 0n, 0, 0.3);
+  }
+  model.parameters.refreshCopies();
+  model.packForInference();
+  return model;
+}
+
+async function collect<T>(values: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const value of values) all.push(value);
+  return all;
+}
+
+/** Steps a batch to its end. */
+async function finish(batch: Batch): Promise<RowToken[]> {
+  const tokens: RowToken[] = [];
+  while (!batch.isDone) tokens.push(...await batch.step());
+  return tokens;
+}
+
+Deno.test("Engine.generateAll() gives each ragged prompt the bits that it has alone, in any number of rows", async () => {
+  using device = Device.open("cpu", { threads: 2 });
+  using model = randomModel(device);
+  const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
+  const random = new TestRandom(testSeed());
+  const shared = Array.from({ length: 9 }, () => random.below(256));
+  const requests = Array.from({ length: 24 }, (_, i): GenerateRequest => ({
+    prompt: [
+      BOS,
+      ...random.below(2) ? shared : [],
+      ...Array.from({ length: random.below(20) }, () => random.below(265)),
+      ...i % 4 ? [] : [PYTHON, ...bytes("6*7"), ...i % 8 ? [] : [PYTHON_END]],
+    ],
+    samples: 1 + random.below(4),
+    temperature: random.pick([0, 0.7, 1.5]),
+    topK: random.pick([0, 20]),
+    topP: random.pick([1, 0.9]),
+    seed: random.below(1000),
+    maxTokens: random.pick([0, 1, 5, 12, 100]),
+  }));
+  requests.push(requests[0], { ...requests[1], prompt: requests[1].prompt.slice(0, -1) });
+  const alone: Generated[] = [];
+  for (const { prompt, ...options } of requests) alone.push(await engine.generateBatch(prompt, options));
+  assert(new Set(alone.flatMap(({ sequences }) => sequences.map((ids) => ids.length))).size > 9, "lengths differ");
+  for (const rows of [1, 3, 16, 80]) {
+    assertEquals(await collect(engine.generateAll(requests, { rows })), alone, `${rows} rows`);
+  }
+});
+
+Deno.test("Batch gives an ended row to the next sample, and each prompt one prefill", async () => {
+  const model = new ScriptedModel([[5, END], [6, 6, 6, END], [7, END], [8, END], [9, 9]]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });
+  const first = { prompt: [BOS, 1, 2], samples: 3 };
+  const second = { prompt: [BOS, 1, 2, 3, 4] };
+  const third = { prompt: [BOS, 1], maxTokens: 2 };
+  assert(batch.isDone && batch.hasRoom);
+  for (const request of [first, second, third]) batch.add(request);
+  assert(!batch.isDone && !batch.hasRoom);
+  const tokens = await finish(batch);
+  const of = (request: GenerateRequest, sample: number) =>
+    tokens.filter((token) => token.request === request && token.sample === sample).map(({ id, end }) => [id, end]);
+  assertEquals(of(first, 0), [[5, null], [END, "stop"]]);
+  assertEquals(of(first, 1), [[6, null], [6, null], [6, null], [END, "stop"]]);
+  assertEquals(of(first, 2), [[7, null], [END, "stop"]]);
+  assertEquals(of(second, 0), [[8, null], [END, "stop"]]);
+  assertEquals(of(third, 0), [[9, null], [9, "length"]]);
+  assertEquals(model.calls, [
+    ...["decoder 2 64", "prefill 3 behind 0", "start 0", "start 1"],
+    ...["start 0", "prefill 2 behind 3", "start 0", "prefill 1 behind 1", "start 1"],
+  ]);
+  assertEquals(model.draws.map((draws) => draws.map(({ sample, position }) => `${sample}@${position}`)), [
+    ["0@3", "1@3"],
+    ["0@4", "1@4"],
+    ["2@3", "1@5"],
+    ["2@4", "1@6"],
+    ["0@5", "0@2"],
+    ["0@6", "0@3"],
+  ]);
+  assert(batch.isDone && batch.hasRoom);
+});
+
+Deno.test("Batch lets a row wait for its tool while the others go on, and tools run at once", async () => {
+  const call = (text: string) => [PYTHON, ...bytes(text), PYTHON_END];
+  const model = new ScriptedModel([[...call("a"), 0, 0, 0, END], [...call("b"), 0, 0, 0, END], [
+    ...[9, 9, 9, 9, 9, 9, 9, END],
+  ]]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 3 });
+  const calls = new Map<string, PromiseWithResolvers<string | null>>();
+  const tool = (text: string) => {
+    calls.set(text, Promise.withResolvers());
+    return calls.get(text)!.promise;
+  };
+  for (let seed = 0; seed < 3; seed++) batch.add({ prompt: [BOS], seed, tool });
+  const seen: number[][] = [[], [], []];
+  const step = async () => {
+    for (const { request, id } of await batch.step()) seen[request.seed as number].push(id);
+  };
+  for (let i = 0; i < 5; i++) await step();
+  assertEquals([...calls.keys()], ["a", "b"]);
+  assertEquals(seen.map((ids) => ids.length), [3, 3, 5]);
+  assertEquals(model.fed.slice(2), [[-1, -1, 9], [-1, -1, 9], [-1, -1, 9]]);
+  calls.get("b")!.resolve("!");
+  while (seen[2].length < 8) await step();
+  assert(seen[1].length > 3 && seen[0].length === 3);
+  calls.get("a")!.resolve(null);
+  while (!batch.isDone) await step();
+  assertEquals(seen[0].slice(3), [0, 0, 0, END]);
+  assertEquals(seen[1].slice(3), [OUTPUT, ...bytes("!"), OUTPUT_END, END]);
+});
+
+Deno.test("Batch waits where every row waits for a tool, and throws what a tool throws", async () => {
+  const script = [PYTHON, ...bytes("x"), PYTHON_END, END];
+  const model = new ScriptedModel([script, script]);
+  const run = async (tool: GenerateRequest["tool"]) => {
+    using batch = new Batch({ model: new ScriptedModel([script, script]), tokenizer: byteTokenizer }, { rows: 2 });
+    batch.add({ prompt: [BOS], samples: 2, tool });
+    return (await finish(batch)).length;
+  };
+  assertEquals(await run(() => new Promise((resolve) => setTimeout(() => resolve(null)))), 8);
+  await assertRejects(() => run(() => Promise.reject(new Error("no sandbox"))), Error, "no sandbox");
+  await assertRejects(
+    () =>
+      run(() => {
+        throw new Error("no sandbox at all");
+      }),
+    Error,
+    "no sandbox at all",
+  );
+  assertEquals(model.open, 0);
+});
+
+Deno.test("Batch.add() refuses what does not fit its rows", () => {
+  using batch = new Batch({ model: new ScriptedModel([[5]]), tokenizer: byteTokenizer }, { rows: 1, capacity: 10 });
+  assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 10 }), RangeError, "up to 11 tokens, expected at most 10");
+  assertThrows(() => batch.add({ prompt: [] }), RangeError, "the prompt is empty");
+  assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 1, topP: 2 }), RangeError, "topP is 2");
+  batch.add({ prompt: [BOS], maxTokens: 9 });
+  assert(!batch.hasRoom);
+});
+
+Deno.test("Engine.generateAll() takes requests as rows become free and frees its rows when it ends early", async () => {
+  const model = new ScriptedModel(Array.from({ length: 20 }, (_, i) => i === 0 ? [1, 1, 1, END] : [2, END]));
+  const engine = new Engine(model, byteTokenizer);
+  let taken = 0;
+  const requests = function* () {
+    for (; taken < 20; taken++) yield { prompt: [BOS, taken] };
+  };
+  const ahead: number[] = [];
+  for await (const { sequences: [ids] } of engine.generateAll(requests(), { rows: 3 })) {
+    assertEquals(ids, ahead.length === 0 ? [BOS, 0, 1, 1, 1] : [BOS, ahead.length, 2]);
+    ahead.push(taken - ahead.length);
+    if (ahead.length === 10) break;
+  }
+  assert(Math.max(...ahead) <= 7, `${ahead} requests ahead: 4 steps of 3 rows bring 4 more answers`);
+  assertEquals(model.open, 0);
+  const stop = new AbortController();
+  const seen = [];
+  for await (const generated of engine.generateAll(requests(), { signal: stop.signal })) {
+    seen.push(generated);
+    stop.abort();
+  }
+  assertEquals([seen.length, model.open], [1, 0]);
+  await assertRejects(() => collect(engine.generateAll([{ prompt: [] }])), RangeError, "the prompt is empty");
+});
