@@ -44,7 +44,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
 };
 
 /** Where the speed of the dial was measured: a row of `dev/bench/`. */
-const MEASURED = { file: "dev/bench/epyc_zen5_2cores.csv", depth: "4", dtype: "bf16" };
+const MEASURED = { file: "dev/bench/epyc_zen5_2cores.csv", bench: "train", depth: "4", dtype: "bf16" };
 
 /** Tokens a second of training, as the first row says that fits. */
 function measuredSpeed(): number {
@@ -52,9 +52,11 @@ function measuredSpeed(): number {
     line.split(",")
   );
   const value = (row: string[], column: string) => row[head.indexOf(column)];
-  const row = rows.find((row) => value(row, "depth") === MEASURED.depth && value(row, "dtype") === MEASURED.dtype);
+  const row = rows.find((row) =>
+    (["bench", "depth", "dtype"] as const).every((key) => value(row, key) === MEASURED[key])
+  );
   if (row === undefined) throw new Error(`Cannot find the speed of depth ${MEASURED.depth} in ${MEASURED.file}`);
-  return parseFloat(value(row, "ours_tok_per_sec"));
+  return parseFloat(value(row, "ours_per_sec"));
 }
 
 function duration(seconds: number): string {

@@ -3,7 +3,7 @@ padded on the right, go through the whole model, then every position through the
 
     python dev/bench/peer_core.py EXAMPLES_FILE --depth 4 --vocab 4096 --dtype fp32 [--check GOLDEN]
 
-EXAMPLES_FILE comes from `dev/bench/core.ts`. Prints one JSON line. `--check GOLDEN` first compares mean losses and predicted tokens with
+EXAMPLES_FILE is what `dev/bench/core.ts` writes, which runs this program. Prints one JSON line. `--check GOLDEN` first compares mean losses and predicted tokens with
 the golden set's core_eval, so that both sides do the same work.
 """
 
@@ -87,7 +87,7 @@ def main():
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(json.dumps({
         "peer": "torch", "version": torch.__version__, "checked": checked, "depth": args.depth, "vocab": args.vocab, "dtype": args.dtype,
-        "threads": torch.get_num_threads(), "examples": len(examples), "wallSec": wall, "cpuSec": cpu, "examplesPerCpuSec": len(examples) / cpu,
+        "threads": torch.get_num_threads(), "examples": len(examples), "wallSec": wall, "cpuSec": cpu,
     }))
 
 
