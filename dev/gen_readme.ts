@@ -35,7 +35,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "ffi/src/parquet_io": "Parquet, read into Arrow buffers and written",
   "kernels_cu": "the C header that a CUDA library will implement",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
-  "docs": "for users: own data, coming from upstream, troubleshooting, words, what to read",
+  "docs": "for users: own data, tasks, evaluation, coming from upstream, troubleshooting, words, what to read",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",
