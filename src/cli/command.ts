@@ -36,7 +36,7 @@ export interface Invocation<F extends FlagTable> {
   /** Values with their origins, by flag name; what a run records. */
   readonly settings: ReadonlyMap<string, Setting>;
   readonly terminal: Terminal;
-  /** Aborts when the user asks to stop; only where the command is `stoppable`. */
+  /** Aborts when the user asks to stop: where the command is `stoppable`, or a stage of a recipe. */
   readonly stop: AbortSignal;
 }
 

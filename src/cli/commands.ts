@@ -111,18 +111,16 @@ export const COMMANDS: readonly Command[] = [
     name: "data download",
     summary: "downloads the reference's pretraining shards; a second call goes on where the first one stopped",
     flags: DOWNLOAD,
-    run: async ({ values, terminal }) => {
-      await (await import("./data_commands.ts")).downloadData({ ...values, terminal });
-    },
+    run: async ({ values, terminal, stop }) =>
+      await (await import("./data_commands.ts")).downloadData({ ...values, terminal, stop }),
   }),
   command({
     name: "data fetch",
     summary: "fetches the data of the later stages: task sets, CORE's bundle, the word list, identity conversations",
     positional: [{ name: "NAME", help: "tasks, eval-bundle, words, identity or all" }],
     flags: FETCH,
-    run: async ({ positional, values, terminal }) => {
-      await (await import("./data_commands.ts")).fetchData(positional[0], { ...values, terminal });
-    },
+    run: async ({ positional, values, terminal, stop }) =>
+      await (await import("./data_commands.ts")).fetchData(positional[0], { ...values, terminal, stop }),
   }),
   command({
     name: "data synth",

@@ -10,6 +10,7 @@ import { shardStats } from "../data/stats.ts";
 import { UsageError } from "./flags.ts";
 import { nearest } from "./parse.ts";
 import type { Terminal } from "./progress.ts";
+import { EXIT } from "./signals.ts";
 
 /** Where shards are written: `--data-dir`, else the base folder's `data/`. */
 function target({ baseDir, dataDir }: { baseDir?: string; dataDir?: string }): string {
@@ -35,6 +36,16 @@ export async function makeData(
   }
 }
 
+/** Gives what a transfer brings; undefined where the user stopped the recipe that it is a stage of: what came is kept. */
+async function unlessStopped<T>(stop: AbortSignal, transfer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await transfer;
+  } catch (error) {
+    if (stop.aborted) return undefined;
+    throw error;
+  }
+}
+
 /** Downloads the reference's shards. */
 export async function downloadData(
   values: {
@@ -45,25 +56,30 @@ export async function downloadData(
     baseUrl?: string;
     offline: boolean;
     terminal: Terminal;
+    stop: AbortSignal;
   },
-): Promise<void> {
-  const { numFiles, numWorkers, baseUrl, offline, terminal } = values;
+): Promise<number> {
+  const { numFiles, numWorkers, baseUrl, offline, terminal, stop } = values;
   const out = target(values);
-  const paths = await downloadShards({ out, numFiles, numWorkers, baseUrl, offline, log: terminal });
+  const options = { out, numFiles, numWorkers, baseUrl, offline, log: terminal, signal: stop };
+  const paths = await unlessStopped(stop, downloadShards(options));
+  if (!paths) return EXIT.STOPPED;
   terminal.result(`${paths.length} shards in ${out}`, { shards: paths.length, folder: out });
+  return EXIT.DONE;
 }
 
 /** Fetches one asset of the later stages, or all. */
 export async function fetchData(
   name: string,
-  { baseDir, dataDir, baseUrl, offline, terminal }: {
+  { baseDir, dataDir, baseUrl, offline, terminal, stop }: {
     baseDir?: string;
     dataDir?: string;
     baseUrl?: string;
     offline: boolean;
     terminal: Terminal;
+    stop: AbortSignal;
   },
-): Promise<void> {
+): Promise<number> {
   const known = [...ASSETS, "all"];
   if (!known.includes(name)) {
     throw new UsageError(
@@ -71,10 +87,14 @@ export async function fetchData(
     );
   }
   const folder = dataDir ? resolve(dataDir) : resolveBaseDir(baseDir);
-  for (const asset of await fetchAssets(name as AssetName | "all", { folder, baseUrl, offline, log: terminal })) {
+  const options = { folder, baseUrl, offline, log: terminal, signal: stop };
+  const assets = await unlessStopped(stop, fetchAssets(name as AssetName | "all", options));
+  if (!assets) return EXIT.STOPPED;
+  for (const asset of assets) {
     const state = asset.fetched ? "fetched" : "there already";
     terminal.result(`${asset.name.padEnd(12)} ${asset.path}  ${state}`, asset);
   }
+  return EXIT.DONE;
 }
 
 const BYTES = new Set(["text_bytes", "file_bytes"]);

@@ -36,3 +36,25 @@ Deno.test("nanochat data fetch: a process that is killed leaves no lock, and two
       await server.shutdown();
     }
   }));
+
+Deno.test("nanochat run: Ctrl-C during a download ends the recipe, and the next call goes on", () =>
+  withFolder(async (folder) => {
+    const stalled = Promise.withResolvers<void>();
+    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen() {} }, ({ method }) => {
+      if (method === "HEAD") return new Response();
+      stalled.resolve();
+      return new Response(new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(100)) }));
+    });
+    try {
+      const { code, stderr } = await nanochat(["run", "cpu", `--base-url=http://127.0.0.1:${server.addr.port}`], {
+        env: { NANOCHAT_BASE_DIR: folder },
+        onOutput: (text, send) => {
+          if (text.includes("Downloading 4 of 4")) stalled.promise.then(() => send("SIGINT"));
+        },
+      });
+      assertEquals(code, 75, stderr);
+      assertStringIncludes(stderr, 'Stopped; "nanochat run cpu" goes on from here');
+    } finally {
+      await server.shutdown();
+    }
+  }));

@@ -135,11 +135,12 @@ class Run {
 
   /** Goes through all stages; false where the user stopped one. */
   async stages(name: string): Promise<boolean> {
-    const { log, from } = this.#cx;
+    const { log, from, stop } = this.#cx;
     const { stages, about } = this.#recipe;
     let key = "";
     let isRepeating = false;
     for (const [i, stage] of stages.entries()) {
+      if (stop.aborted) return false; // a short stage ends before it, and is done
       key = createHash("sha256").update(key + JSON.stringify(stage)).digest("hex").slice(0, 16);
       isRepeating ||= stage.name === from;
       const record = this.#records[stage.name];

@@ -19,10 +19,13 @@ const RECIPE: Recipe = {
 };
 
 /** What a stage does between its beginning and its end; "stopped" where the user stopped it. */
-type Work = (name: string) => Promise<"stopped" | void> | "stopped" | void;
+type Work = (name: string) => Promise<unknown> | unknown;
 
 /** Runs RECIPE with stages that only say when they begin and end. */
-function fake(base: string, { work = () => {}, ...options }: { work?: Work } & Pick<Partial<RunContext>, "from"> = {}) {
+function fake(
+  base: string,
+  { work = () => {}, ...options }: { work?: Work } & Pick<Partial<RunContext>, "from" | "stop"> = {},
+) {
   const said: string[] = [];
   const cx: RunContext = {
     ...{ base, log: SILENT, stop: new AbortController().signal, result: () => {}, recipes: { fake: RECIPE } },
@@ -93,6 +96,15 @@ for (const end of ["fails", "is stopped"]) {
     assertEquals(again.said.filter((line) => line.startsWith("first")), ["first goes on", "first ends"]);
   });
 }
+
+Deno.test("runRecipe() begins no stage after a stop, also where the one at work did not hear of it", async () => {
+  using folder = temporaryFolder();
+  const stop = new AbortController();
+  const { said, summary } = fake(folder.path, { stop: stop.signal, work: (name) => name === "first" && stop.abort() });
+  assertEquals((await summary).stopped, true);
+  assertEquals(said, ["shards begins", "first begins", "shards ends", "first ends"]);
+  assertEquals(typeof readRecords(foldersOf(folder.path, "fake")).first.finished, "string");
+});
 
 Deno.test("runRecipe() is stopped where a background stage was, before the stage that needs it", async () => {
   using folder = temporaryFolder();
