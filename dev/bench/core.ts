@@ -17,7 +17,7 @@ import { chooseItems, fewShotIndices, findSpans, renderPrompts } from "../../src
 import { configFromDepth, GPT } from "../../src/model/gpt.ts";
 import { chooseComputeType, Device } from "../../src/tensor/device.ts";
 import { runPython } from "../peers.ts";
-import { temporaryFolder } from "../testing.ts";
+import { processMemory, temporaryFolder } from "../testing.ts";
 
 const HOURS = 3_600_000;
 const [bundleFolder, tokenizerFolder, perTask = "100", depth = "4", dtype = "fp32", threads = "0"] = Deno.args;
@@ -46,17 +46,24 @@ const ratio = (key: "wallSec" | "cpuSec") => peer[key] / ((before[key] + after[k
 console.log(JSON.stringify({
   ...{ bench: "core", cpu: cpus()[0].model, ...sizes, peer: `torch ${peer.version}` },
   ours_per_sec: [before, after].map(({ wallSec }) => examples / wallSec),
+  ours_max_rss_bytes: after.maxRssBytes,
   peer_per_sec: examples / peer.wallSec,
+  peer_max_rss_bytes: peer.maxRssBytes,
   ratio: ratio("wallSec"),
   cpu_ratio: ratio("cpuSec"),
 }));
 
 /** Evaluates once and prints its times. */
 async function ours() {
+  processMemory(true);
   const [wall, cpu] = [performance.now(), process.cpuUsage()];
   await evaluateCore({ model, tokenizer }, { bundle, maxPerTask, batchTokens: 4096, log: SILENT });
   const { user, system } = process.cpuUsage(cpu);
-  const times = { wallSec: (performance.now() - wall) / 1e3, cpuSec: (user + system) / 1e6 };
+  const times = {
+    wallSec: (performance.now() - wall) / 1e3,
+    cpuSec: (user + system) / 1e6,
+    maxRssBytes: processMemory().peak,
+  };
   console.log(JSON.stringify({ ours: "core", ...times }));
   return times;
 }

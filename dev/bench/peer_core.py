@@ -10,6 +10,7 @@ the golden set's core_eval, so that both sides do the same work.
 import argparse
 import json
 import pathlib
+import resource
 import time
 
 import torch
@@ -88,6 +89,7 @@ def main():
     print(json.dumps({
         "peer": "torch", "version": torch.__version__, "checked": checked, "depth": args.depth, "vocab": args.vocab, "dtype": args.dtype,
         "threads": torch.get_num_threads(), "examples": len(examples), "wallSec": wall, "cpuSec": cpu,
+        "maxRssBytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }))
 
 
