@@ -5,6 +5,7 @@ import { cardMarkdown, makeCard, shown } from "./card.ts";
 import { readEnvironment, readHeader, writeHeader } from "./environment.ts";
 import { EventLog } from "./events.ts";
 import { cardPage, chartsOf, writeCard } from "./page.ts";
+import { reportBaseTraining, reportChatStage } from "./stages.ts";
 import { readSections, removeSections, type Section, writeSection } from "./sections.ts";
 
 const ROOT = join(import.meta.dirname!, "..", "..");
@@ -120,3 +121,15 @@ Deno.test("chartsOf() leaves out what was not measured", () => {
   const events = [0, 1].map((step) => ({ kind: "step" as const, run: "x", step, loss: 1, tokPerSec: 2 }));
   assertEquals(chartsOf(events).map(({ title }) => title.split(",")[0]), ["training loss", "tokens per second"]);
 });
+
+Deno.test("reports of training count the time that the machine was held, list each figure once and no flag that was not set", () =>
+  inFolder((folder) => {
+    const end = { folder, steps: 3, valBpb: 1.5, minValBpb: 1.25, totalTimeMs: 2000, wallTimeMs: 9000 };
+    reportBaseTraining(folder, { ...end, flags: { depth: 4, deviceType: "", numIterations: 3 } });
+    const figures = { val_bpb: 1.5, min_val_bpb: 1.25 };
+    reportChatStage(folder, { ...end, stage: "mid", flags: { initLrFrac: 1 }, figures });
+    const [base, mid] = readSections(folder);
+    const measured = { updates: 3, update_time_sec: 2, val_bpb: 1.5, min_val_bpb: 1.25 };
+    assertEquals([base.sec, base.items], [9, { depth: 4, num_iterations: 3, ...measured }]);
+    assertEquals([mid.sec, mid.items], [9, { init_lr_frac: 1, ...measured }]);
+  }));

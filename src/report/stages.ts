@@ -14,7 +14,8 @@ type Text = Section["samples"];
 /** Flags as a section lists them: by the reference's names, without those that were not set. */
 function listed(flags: object): Record<string, Item> {
   const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-  const rows = Object.entries(flags).filter(([_, value]) => ["string", "number", "boolean"].includes(typeof value));
+  const isSet = (value: unknown) => ["string", "number", "boolean"].includes(typeof value) && value !== "";
+  const rows = Object.entries(flags).filter(([_, value]) => isSet(value));
   return Object.fromEntries(rows.map(([name, value]) => [snake(name), value as Item]));
 }
 
@@ -53,19 +54,28 @@ export interface TrainingEnd {
   readonly steps: number;
   readonly valBpb: number | null;
   readonly minValBpb: number | null;
+  /** Time of the updates. */
   readonly totalTimeMs: number;
+  /** Time that the machine was held. */
+  readonly wallTimeMs: number;
+}
+
+/** Counts and times of a run of training. */
+function training({ steps, totalTimeMs, wallTimeMs, folder }: Omit<TrainingEnd, "flags">) {
+  return {
+    sec: wallTimeMs / 1000,
+    eventsFolder: folder,
+    items: { updates: steps, update_time_sec: totalTimeMs / 1000 },
+  };
 }
 
 /** Reports a trained base model. */
 export function reportBaseTraining(folder: string, end: TrainingEnd): void {
-  const { flags, steps, valBpb, minValBpb, totalTimeMs } = end;
+  const { flags, valBpb, minValBpb } = end;
+  const { items, ...rest } = training(end);
   write(folder, {
-    title: "Base model training",
-    command: "nanochat train",
-    flags,
-    sec: totalTimeMs / 1000,
-    items: { updates: steps, final_val_bpb: valBpb, min_val_bpb: minValBpb },
-    eventsFolder: end.folder,
+    ...{ title: "Base model training", command: "nanochat train", flags, ...rest },
+    items: { ...items, val_bpb: valBpb, min_val_bpb: minValBpb },
   });
 }
 
@@ -86,15 +96,8 @@ export function reportChatStage(
   folder: string,
   { stage, flags, figures, ...end }: ChatStageEnd & { stage: keyof typeof CHAT_STAGES },
 ): void {
-  const { steps, valBpb, minValBpb, totalTimeMs } = end;
-  const bpb: Record<string, Item> = valBpb === null ? {} : { final_val_bpb: valBpb, min_val_bpb: minValBpb };
-  write(folder, {
-    ...CHAT_STAGES[stage],
-    flags,
-    sec: totalTimeMs / 1000,
-    items: { updates: steps, ...bpb, ...figures },
-    eventsFolder: end.folder,
-  });
+  const { items, ...rest } = training(end);
+  write(folder, { ...CHAT_STAGES[stage], flags, ...rest, items: { ...items, ...figures } });
 }
 
 /** Reports bits per byte of a base model, with samples. */
@@ -120,7 +123,7 @@ export function reportCore(
     title: "Base model evaluation",
     command: "nanochat eval core",
     stage: "base",
-    items: { model, "CORE metric": core, ...centered },
+    items: { model, ...centered },
     scores: { CORE: core },
   });
 }
