@@ -7,8 +7,8 @@ import { readPrompts } from "../data/prompts.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { evaluateBpb, evaluateMarkov2 } from "../eval/base_eval.ts";
 import { reportBaseLoss } from "../report/stages.ts";
-import { commandLine, type Recipe } from "../train/recipes.ts";
-import { findRecipe, runRecipe } from "../train/run.ts";
+import type { Recipe } from "../train/recipes.ts";
+import { findRecipe, placesOf, runRecipe } from "../train/run.ts";
 import { sampleTexts } from "../train/samples.ts";
 import type { Invocation } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
@@ -19,7 +19,7 @@ import { camelCase, UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
-import { stageExecutor } from "./stage.ts";
+import { commandLine, findStageCommand, stageExecutor } from "./stage.ts";
 import { explicitFlags } from "./train_command.ts";
 import { thisProgram } from "./version.ts";
 
@@ -31,18 +31,23 @@ export async function run(
   const { baseDir, dryRun, from, pricePerHour } = values;
   const recipe = chooseRecipe(name);
   const base = resolveBaseDir(baseDir);
-  const { root } = foldersOf(base, name);
-  if (dryRun) {
-    for (const stage of recipe.stages) terminal.result(commandLine(stage, root));
-    return EXIT.DONE;
-  }
-  const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
+  const places = placesOf(recipe, { name, base });
   const result = (text: string, object?: unknown) => terminal.result(text, object);
   const given = explicitFlags(settings);
   const flags = Object.fromEntries(
     Object.keys(DEVICE).filter((flag) => given.has(camelCase(flag))).map((flag) => [flag, settings.get(flag)!.value!]),
   );
-  const execute = stageExecutor(COMMANDS, { result, common: { flags, baseUrl: values.baseUrl } });
+  const common = { flags, baseUrl: values.baseUrl };
+  if (dryRun) {
+    for (const stage of recipe.stages) {
+      const call = { ...places, isResumed: false };
+      terminal.result(commandLine(findStageCommand(COMMANDS, stage), { stage, call, common }));
+    }
+    return EXIT.DONE;
+  }
+  const { root } = places.folders;
+  const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
+  const execute = stageExecutor(COMMANDS, { result, common });
   const program = thisProgram();
   const { stopped } = await runRecipe(name, { base, log, stop, result, execute, from, program, pricePerHour });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);

@@ -3,12 +3,12 @@ import { join } from "@std/path";
 import { foldersOf } from "../data/base_dir.ts";
 import { type Log, SILENT } from "../data/log.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
-import { commandLine, type Recipe, RECIPES, type Stage } from "../train/recipes.ts";
-import { type RunContext, runRecipe } from "../train/run.ts";
+import { type Recipe, RECIPES, type Stage } from "../train/recipes.ts";
+import { placesOf, type RunContext, runRecipe } from "../train/run.ts";
 import { allFlags } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import { parse } from "./parse.ts";
-import { stageArgs, stageExecutor } from "./stage.ts";
+import { commandLine, findStageCommand, stageArgs, stageExecutor } from "./stage.ts";
 
 const execute = stageExecutor(COMMANDS, { result: () => {} });
 import { readRecords } from "../train/run_record.ts";
@@ -157,10 +157,7 @@ Deno.test("runRecipe() keeps the time of an attempt that ends in the middle of a
 Deno.test("every stage of every recipe is a command with flags that it takes, and batches that fit", () => {
   const readsShards = ["data download", "tokenizer train", "tokenizer eval", "train", "eval bpb"];
   for (const [name, { stages, data }] of Object.entries(RECIPES)) {
-    const folders = foldersOf("/base", name);
-    const dataDir = data === "own" ? folders.data : "/base/data";
-    const assetDir = data === "own" ? folders.root : "/base";
-    const call = { folders, dataDir, assetDir, isResumed: false };
+    const call = { ...placesOf(RECIPES[name], { name, base: "/base" }), isResumed: false };
     for (const stage of stages) {
       const row = COMMANDS.find((each) => each.name === stage.command);
       assert(row, `${name}: ${stage.command}`);
@@ -185,10 +182,17 @@ Deno.test("every stage of every recipe is a command with flags that it takes, an
   }
 });
 
-Deno.test("commandLine() writes a stage as it could be typed", () => {
+Deno.test("commandLine() writes a stage as it could be typed, with the folders of its recipe", () => {
+  const line = (name: string, base: string, index: number) => {
+    const stage = RECIPES[name].stages[index];
+    const call = { ...placesOf(RECIPES[name], { name, base }), isResumed: false };
+    return commandLine(findStageCommand(COMMANDS, stage), { stage, call });
+  };
   assertEquals(
-    commandLine(RECIPES.tiny.stages[1], "/base/runs/tiny"),
-    'nanochat tokenizer train --vocab-size=4096 --max-chars=20000000 --base-dir="/base/runs/tiny"',
+    line("tiny", "/it's here", 1),
+    "nanochat tokenizer train --vocab-size=4096 --max-chars=20000000 --overwrite '--base-dir=/it'\\''s here/runs/tiny'",
   );
-  assertStringIncludes(commandLine(RECIPES.tiny.stages[3], "/x"), "--markov ");
+  assertEquals(line("cpu", "/base", 1), "nanochat data fetch all --data-dir=/base --base-dir=/base/runs/cpu");
+  const train = line("cpu", "/base", 4);
+  assertStringIncludes(train, "--data-dir=/base/data --bundle=/base/eval_bundle --run=cpu --overwrite");
 });

@@ -49,6 +49,13 @@ export interface CommonOptions {
   readonly baseUrl?: string;
 }
 
+/** Finds the command of a stage. @throws {Error} for one that is not in the table. */
+export function findStageCommand(commands: readonly Command[], { name, command }: Stage): Command {
+  const row = commands.find((each) => each.name === command);
+  if (row) return row;
+  throw new Error(`Cannot run stage "${name}": there is no command "nanochat ${command}"`);
+}
+
 /** Gives the arguments of a stage's command. */
 export function stageArgs(
   row: Command,
@@ -77,6 +84,12 @@ export function stageArgs(
   return [...stage.args ?? [], ...written, `--base-dir=${call.folders.root}`];
 }
 
+/** Writes a stage as it could be typed, with the folders that the recipe gives it. */
+export function commandLine(row: Command, options: Parameters<typeof stageArgs>[1]): string {
+  const quoted = (word: string) => /^[\w./:,=+*-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  return [`nanochat ${row.name}`, ...stageArgs(row, options).map(quoted)].join(" ");
+}
+
 /**
  * Makes what `runRecipe` executes stages with.
  *
@@ -87,8 +100,7 @@ export function stageExecutor(
   { result, common }: { result: (text: string, object?: unknown) => void; common?: CommonOptions },
 ): (stage: Stage, call: StageCall) => Promise<StageEnd> {
   return async (stage, call) => {
-    const row = commands.find(({ name }) => name === stage.command);
-    if (!row) throw new Error(`Cannot run stage "${stage.name}": there is no command "nanochat ${stage.command}"`);
+    const row = findStageCommand(commands, stage);
     const { settings, positional } = parse({
       flags: allFlags(row),
       args: stageArgs(row, { stage, call, common }),

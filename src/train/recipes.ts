@@ -1,6 +1,6 @@
 /**
- * The whole pipelines, stage by stage: the table of contents of the project. A stage is a command with its flags, as `commandLine` gives
- * it; `run.ts` goes through them. Numbers are those of the reference's runcpu.sh, speedrun.sh and run1000.sh.
+ * The whole pipelines, stage by stage: the table of contents of the project. A stage is a command with its flags; `run.ts` goes
+ * through them. Numbers are those of the reference's runcpu.sh, speedrun.sh and run1000.sh.
  */
 
 /** A stage: a command as it could be typed, in the folder of the run. */
@@ -188,11 +188,3 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
     mid: { "device-batch-size": 8 },
   }),
 };
-
-/** Writes a stage as the command that does the same in the folder of a run. */
-export function commandLine({ command, args = [], flags = {} }: Stage, baseDir: string): string {
-  const parts = Object.entries(flags).map(([name, value]) =>
-    value === true ? `--${name}` : value === false ? `--no-${name}` : `--${name}=${value}`
-  );
-  return ["nanochat", command, ...args, ...parts, `--base-dir=${JSON.stringify(baseDir)}`].join(" ");
-}

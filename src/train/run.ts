@@ -77,10 +77,11 @@ const RECORD_INTERVAL_MS = 5_000;
 export async function runRecipe(name: string, cx: RunContext): Promise<RunSummary> {
   const recipe = findRecipe(name, cx.recipes);
   checkStage(recipe, cx.from);
-  const folders = foldersOf(cx.base, name);
+  const places = placesOf(recipe, { name, base: cx.base });
+  const { folders } = places;
   Deno.mkdirSync(folders.root, { recursive: true });
   using _lock = FolderLock.acquire(folders.root, { purpose: `nanochat run ${name}`, log: cx.log });
-  const run = new Run(cx, { recipe, folders });
+  const run = new Run(cx, { recipe, places });
   if (!await run.stages(name)) return { stopped: true, figures: run.figures() };
   const figures = run.figures();
   cx.result(run.summary(), figures);
@@ -90,6 +91,16 @@ export async function runRecipe(name: string, cx: RunContext): Promise<RunSummar
   cx.log.info(`Report card: ${page}`);
   cx.log.info(`Next: ${recipe.next}`);
   return { stopped: false, figures };
+}
+
+/** Where a recipe keeps what it makes, and where its shards and what it fetches lie. */
+export function placesOf(
+  { data }: Recipe,
+  { name, base }: { readonly name: string; readonly base: string },
+): Pick<StageCall, "folders" | "dataDir" | "assetDir"> {
+  const folders = foldersOf(base, name);
+  const isOwn = data === "own";
+  return { folders, dataDir: isOwn ? folders.data : foldersOf(base).data, assetDir: isOwn ? folders.root : base };
 }
 
 const programOf = ({ program = { version: "nanochat" } }: RunContext): Program => program;
@@ -119,18 +130,16 @@ function checkStage({ stages }: Recipe, name: string | undefined): void {
 class Run {
   readonly #cx: RunContext;
   readonly #recipe: Recipe;
-  readonly #folders: Folders;
-  readonly #dataDir: string;
+  readonly #places: ReturnType<typeof placesOf>;
   readonly #records: Records;
   /** Stages that go on beside the others, by name. */
   readonly #background = new Map<string, Promise<boolean>>();
 
-  constructor(cx: RunContext, { recipe, folders }: { recipe: Recipe; folders: Folders }) {
+  constructor(cx: RunContext, { recipe, places }: { recipe: Recipe; places: ReturnType<typeof placesOf> }) {
     this.#cx = cx;
     this.#recipe = recipe;
-    this.#folders = folders;
-    this.#dataDir = recipe.data === "own" ? folders.data : foldersOf(cx.base).data;
-    this.#records = readRecords(folders);
+    this.#places = places;
+    this.#records = readRecords(places.folders);
   }
 
   /** Goes through all stages; false where the user stopped one. */
@@ -149,7 +158,7 @@ class Run {
         log.info(`${title}: done before, in ${duration(record.sec)}`);
         continue;
       }
-      if (i === 0) writeHeader(this.#folders.report, readEnvironment(programOf(this.#cx)));
+      if (i === 0) writeHeader(this.#places.folders.report, readEnvironment(programOf(this.#cx)));
       if (i === 0 || !this.#records[stages[0].name]) log.info(`nanochat run ${name} ${about}`);
       for (const name of stage.needs ?? []) if (!await (this.#background.get(name) ?? true)) return false;
       log.info(`${title}: nanochat ${stage.command}${stage.background ? ", beside the next ones" : ""}`);
@@ -201,7 +210,7 @@ class Run {
       recordedMs = now();
       const finished = end && !end.stopped ? new Date().toISOString() : undefined;
       records[stage.name] = { key, finished, sec: before + (now() - started) / 1000, figures: end?.figures ?? {} };
-      writeRecords(this.#folders, records);
+      writeRecords(this.#places.folders, records);
     };
     record();
     const progress = (state: Progress) => {
@@ -212,16 +221,14 @@ class Run {
       if (!stage.background) log.info(message);
     };
     const own: Log = { info, warn: (message) => log.warn(message), progress };
-    const folders = this.#folders;
-    const assetDir = this.#recipe.data === "own" ? folders.root : this.#cx.base;
-    const end = await execute(stage, { folders, dataDir: this.#dataDir, assetDir, isResumed, log: own, stop });
+    const end = await execute(stage, { ...this.#places, isResumed, log: own, stop });
     record(end);
     return !end.stopped;
   }
 
   /** Whether the product of a finished stage is still there. */
   #isPresent({ command }: Stage): boolean {
-    const { tokenizer, checkpoints } = this.#folders;
+    const { folders: { tokenizer, checkpoints }, dataDir } = this.#places;
     const trains: Readonly<Record<string, TrainingStage>> = { train: "base", mid: "mid", sft: "sft", rl: "rl" };
     if (command in trains) {
       const folder = join(checkpoints, trains[command]);
@@ -230,7 +237,7 @@ class Run {
     if (command === "tokenizer train") return entries(tokenizer).some(({ name }) => name === TOKENIZER_FILE);
     const isShard = ({ name }: Deno.DirEntry) => name.endsWith(".parquet");
     if (command === "data world" || command === "data download") {
-      return entries(this.#dataDir).filter(isShard).length >= 2;
+      return entries(dataDir).filter(isShard).length >= 2;
     }
     return true;
   }
