@@ -8,12 +8,12 @@
 //! (inference is batch-invariant) nor on the number of threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::cpu::gemm_epilogue::{Epilogue, Output, expect, finish};
+use crate::cpu::gemm_epilogue::{Epilogue, Lines, Output, finish};
 use crate::cpu::gemm_kernel::{Tile, Unit, kernel, panels_at_once, tile};
 use crate::cpu::gemm_pack::{Source, pack};
+use crate::cpu::gemm_scratch::{B_SCRATCH, SUMS_SCRATCH, Scratch, Shared, TASK_SCRATCH};
 use crate::cpu::isa::{Isa, isa};
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::ops::Range;
 
 /// Units of k that are summed from zero before they are added to the rest: a B panel of this depth stays in the L1 cache.
@@ -30,6 +30,8 @@ const B_BLOCK: usize = 4 << 20;
 const KEPT_SUMS: usize = 8 << 20;
 /// Tasks per thread, so that a late thread costs little.
 const TASKS_PER_THREAD: usize = 6;
+/// Panels of A that a task has at least where there are enough: each panel of B that it reads is used so often.
+const LEAST_PANELS: usize = 3;
 /// Products with fewer multiplications run on the calling thread.
 const SMALL: usize = 1 << 16;
 
@@ -73,7 +75,7 @@ pub struct Product {
     pub b: Right,
     pub c: Output,
     pub epilogue: Epilogue,
-    /// The result is known to be symmetric: tiles wholly below the diagonal are not computed (see `mirror`).
+    /// The result is known to be symmetric: tiles wholly below the diagonal are not computed (see `gemm_mirror.rs`).
     pub symmetric: bool,
 }
 
@@ -145,20 +147,6 @@ unsafe fn pack_panels(isa: Isa, unit: Unit, dst: *mut u32, source: &Source, pane
             pack(isa, unit, nr, dst, stride, source, p..last, from, to);
         }
     });
-}
-
-/// A pointer that the tasks of one product share.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
-// SAFETY: the tasks write disjoint parts.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn get(self) -> *mut T {
-        self.0
-    }
 }
 
 /// Computes a product on the current rayon pool.
@@ -258,10 +246,11 @@ impl Pass<'_> {
         let work = self.product.m * wide * self.tile.nr * self.units.len().max(1);
         let tasks = if work < SMALL { 1 } else { threads * TASKS_PER_THREAD };
         let fitting = (A_BLOCK / (self.units.len().max(1) * self.tile.mr)).clamp(4, 16);
-        let blocks =
-            tall.div_ceil(fitting).max(tasks.min(tall / 8)).next_multiple_of(if tasks > 1 { threads } else { 1 });
-        let blocks = blocks.min(tall).max(1);
-        let groups = tasks.div_ceil(blocks).min(wide.div_ceil(panels_at_once(self.isa, self.product.m))).max(1);
+        let blocks = tall.div_ceil(fitting).max(tasks.min(tall / LEAST_PANELS));
+        let blocks = blocks.next_multiple_of(if tasks > 1 { threads } else { 1 }).min(tall).max(1);
+        // Every group packs its rows again, so that columns are only cut where rows are too few for the threads.
+        let groups = if blocks < 2 * threads { tasks.div_ceil(blocks) } else { 1 };
+        let groups = groups.min(wide.div_ceil(panels_at_once(self.isa, self.product.m))).max(1);
         let cut = |total: usize, parts: usize, i: usize| total * i / parts..total * (i + 1) / parts;
         let task = |i: usize| {
             let group = cut(wide, groups, i / blocks);
@@ -302,6 +291,7 @@ impl Pass<'_> {
             Epilogue::Plain { accumulate } if self.plain => Epilogue::Plain { accumulate: accumulate || more },
             other => other,
         };
+        let mut lines = Lines::new();
         let mut j = group.start;
         while j < group.end {
             let count = if group.end - j >= at_once { at_once } else { 1 };
@@ -330,10 +320,9 @@ impl Pass<'_> {
                     // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
                     unsafe {
                         let a = packed.add((i - rows.start) * mr * depth + start * mr);
-                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add, ahead);
-                        if ends {
-                            expect(&c, (i * mr, height), (j * nr, columns));
-                        }
+                        let expected =
+                            if ends { lines.of(&epilogue, &c, (i * mr, height), (j * nr, columns)) } else { &[] };
+                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add, ahead, expected);
                         if direct && columns == count * nr {
                             let add = matches!(epilogue, Epilogue::Plain { accumulate: true });
                             run(c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr), c.ld, add);
@@ -359,73 +348,5 @@ impl Pass<'_> {
             j += count;
         }
         scratch.give(&TASK_SCRATCH);
-    }
-}
-
-/// C[i][j] = C[j][i] below the diagonal of an n x n matrix, for the result of a `symmetric` product.
-///
-/// # Safety
-/// C has n rows of n elements and nobody else uses it.
-pub unsafe fn mirror(c: &Output, n: usize) {
-    let (ptr, ld, dtype) = (Shared(c.ptr), c.ld, c.dtype);
-    const BLOCK: usize = 64;
-    (0..n.div_ceil(BLOCK)).into_par_iter().for_each(|block| {
-        let rows = block * BLOCK..n.min(block * BLOCK + BLOCK);
-        for j0 in (0..rows.end).step_by(BLOCK) {
-            for i in rows.clone() {
-                for j in j0..i.min(j0 + BLOCK) {
-                    // SAFETY: j < i < n; only elements below the diagonal are written, only those above are read.
-                    unsafe {
-                        if dtype == DTYPE_F32 {
-                            let c = ptr.get().cast::<f32>();
-                            *c.add(i * ld + j) = *c.add(j * ld + i);
-                        } else {
-                            let c = ptr.get().cast::<u16>();
-                            *c.add(i * ld + j) = *c.add(j * ld + i);
-                        }
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// A cache line of units.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code)] [u32; 16]);
-
-/// Memory for packed panels that a thread keeps from call to call. Taken out while in use: a thread that waits for its tasks may
-/// start another product meanwhile, which then takes memory of its own.
-#[derive(Default)]
-struct Scratch(Vec<Line>);
-
-type Slot = std::thread::LocalKey<Cell<Scratch>>;
-
-thread_local! {
-    static B_SCRATCH: Cell<Scratch> = Cell::default();
-    static SUMS_SCRATCH: Cell<Scratch> = Cell::default();
-    static TASK_SCRATCH: Cell<Scratch> = Cell::default();
-}
-
-impl Scratch {
-    fn take(slot: &'static Slot) -> Self {
-        slot.take()
-    }
-
-    /// At least `units` units with unspecified content, aligned to 64 bytes.
-    fn room(&mut self, units: usize) -> *mut u32 {
-        let lines = units.div_ceil(16);
-        if self.0.len() < lines {
-            self.0 = Vec::new(); // the old content is of no use, so it is not copied
-            self.0.resize(lines, Line([0; 16]));
-        }
-        self.0.as_mut_ptr().cast()
-    }
-
-    /// Keeps the larger of this and what the slot has got meanwhile.
-    fn give(self, slot: &'static Slot) {
-        let other = slot.take();
-        slot.set(if other.0.len() > self.0.len() { other } else { self });
     }
 }

@@ -3,8 +3,6 @@
 use crate::abi::DTYPE_F32;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 
 /// From sums h to elements c. Pointers address element (0, 0) of matrices with C's dtype and row stride.
 #[derive(Clone, Copy, Debug)]
@@ -89,19 +87,50 @@ pub unsafe fn finish(
     }
 }
 
-/// Brings the lines of C[i0.., j0..] (rows, columns) closer, because they are about to be written.
-#[inline(always)]
-pub fn expect(output: &Output, (i0, rows): (usize, usize), (j0, columns): (usize, usize)) {
-    #[cfg(target_arch = "x86_64")]
-    {
+/// The cache lines that the epilogue of a tile will read and write: of C and one more matrix.
+pub struct Lines {
+    at: [*const u8; Lines::MOST],
+    count: usize,
+}
+
+impl Lines {
+    /// 24 registers of sums are 24 cache lines of f32.
+    const MOST: usize = 2 * 24;
+
+    /// No lines.
+    pub fn new() -> Self {
+        Lines { at: [std::ptr::null(); Lines::MOST], count: 0 }
+    }
+
+    /// The lines of C[i0.., j0..] (rows, columns).
+    #[inline(always)]
+    pub fn of(
+        &mut self,
+        epilogue: &Epilogue,
+        output: &Output,
+        (i0, rows): (usize, usize),
+        (j0, columns): (usize, usize),
+    ) -> &[*const u8] {
         let size = if output.dtype == DTYPE_F32 { 4 } else { 2 };
-        for i in i0..i0 + rows {
-            let row = output.ptr.wrapping_add((i * output.ld + j0) * size);
-            for line in (0..columns * size).step_by(64) {
-                // SAFETY: a prefetch has no effect that a program can see.
-                unsafe { _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(line).cast()) };
+        let other = match *epilogue {
+            Epilogue::Residual { residual: other }
+            | Epilogue::Relu2Backward { aux: other, .. }
+            | Epilogue::Blend { addend: other, .. } => other,
+            Epilogue::Relu2 { aux } => aux.cast_const(),
+            Epilogue::Plain { .. } => std::ptr::null(),
+        };
+        self.count = 0;
+        for start in [output.ptr.cast_const(), other] {
+            for i in i0..i0 + if start.is_null() { 0 } else { rows } {
+                for line in (0..columns * size).step_by(64) {
+                    if let Some(place) = self.at.get_mut(self.count) {
+                        *place = start.wrapping_add((i * output.ld + j0) * size + line);
+                        self.count += 1;
+                    }
+                }
             }
         }
+        &self.at[..self.count]
     }
 }
 

@@ -41,12 +41,13 @@ pub fn tile(isa: Isa) -> Tile {
     }
 }
 
-/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead): memory from
-/// `ahead` on is brought closer, a line of 16 units with each unit of depth, or if the kernel streams, as much of each panel as is read.
+/// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead, expected): memory
+/// from `ahead` on is brought closer, a line of 16 units with each unit of depth, or if the kernel streams, as much of each panel as is
+/// read. The `expected` lines, which what follows the kernel will write or read, are brought closer one by one meanwhile.
 ///
 /// # Safety
 /// The CPU has the instruction set; panels and acc have the elements that the tile shape covers.
-pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool, *const u32);
+pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool, *const u32, &[*const u8]);
 
 /// How many B panels a kernel for `rows` rows can take at once: the fewer the rows, the more panels are in flight, because few rows
 /// are bound by the memory that the panels stream from.
@@ -105,6 +106,7 @@ unsafe fn portable<const R: usize, const P: usize, const STREAMS: bool>(
     ld: usize,
     add: bool,
     _ahead: *const u32,
+    _expected: &[*const u8],
 ) {
     const MR: usize = 4;
     const NR: usize = 8;
@@ -145,36 +147,45 @@ macro_rules! vector_kernel {
             ld: usize,
             add: bool,
             mut ahead: *const u32,
+            expected: &[*const u8],
         ) {
             let mut sums = [[[$zero(); 2]; P]; R];
             // SAFETY: by the contract of `Kernel`.
             unsafe {
-                for _ in 0..units {
-                    let mut line = [[$zero(); 2]; P];
-                    for (p, line) in line.iter_mut().enumerate() {
-                        let y = b.add(p * stride).cast::<f32>();
-                        *line = [$load(y), $load(y.add($lanes))];
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let x = $set(a.add(i).cast::<f32>().read());
-                        for (sums, line) in sums.iter_mut().zip(&line) {
-                            sums[0] = $multiply(sums[0], x, line[0]);
-                            sums[1] = $multiply(sums[1], x, line[1]);
+                // The last expected line comes early enough to arrive before the end.
+                let every = units * 3 / 4 / expected.len().max(1);
+                for i in 0..=expected.len() {
+                    let part = if i < expected.len() { every } else { units - i * every };
+                    for _ in 0..part {
+                        let mut line = [[$zero(); 2]; P];
+                        for (p, line) in line.iter_mut().enumerate() {
+                            let y = b.add(p * stride).cast::<f32>();
+                            *line = [$load(y), $load(y.add($lanes))];
                         }
-                    }
-                    if STREAMS {
-                        for p in 0..P {
-                            let line = ahead.wrapping_add(p * stride);
-                            _mm_prefetch::<_MM_HINT_T0>(line.cast());
-                            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(16).cast());
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let x = $set(a.add(i).cast::<f32>().read());
+                            for (sums, line) in sums.iter_mut().zip(&line) {
+                                sums[0] = $multiply(sums[0], x, line[0]);
+                                sums[1] = $multiply(sums[1], x, line[1]);
+                            }
                         }
-                        ahead = ahead.wrapping_add(2 * $lanes);
-                    } else {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                        ahead = ahead.wrapping_add(16);
+                        if STREAMS {
+                            for p in 0..P {
+                                let line = ahead.wrapping_add(p * stride);
+                                _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                                _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(16).cast());
+                            }
+                            ahead = ahead.wrapping_add(2 * $lanes);
+                        } else {
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                            ahead = ahead.wrapping_add(16);
+                        }
+                        a = a.add($mr);
+                        b = b.add(2 * $lanes);
                     }
-                    a = a.add($mr);
-                    b = b.add(2 * $lanes);
+                    if let Some(line) = expected.get(i) {
+                        _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+                    }
                 }
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, &sum) in sums.as_flattened().iter().enumerate() {

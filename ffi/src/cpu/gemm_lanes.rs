@@ -57,6 +57,14 @@ impl Lanes<8> for __m256i {
         }
     }
     #[inline(always)]
+    unsafe fn store_half(self, y: *mut u16, n: usize) {
+        let mut units = [0u32; 8];
+        unsafe {
+            _mm256_storeu_si256(units.as_mut_ptr().cast(), self);
+            units.store_half(y, n);
+        }
+    }
+    #[inline(always)]
     fn shift_left(self) -> Self {
         unsafe { _mm256_slli_epi32::<16>(self) }
     }
@@ -145,6 +153,17 @@ impl Lanes<16> for __m512i {
                 _mm512_storeu_si512(y.cast(), self);
             } else {
                 _mm512_mask_storeu_epi32(y.cast(), bits(n), self);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, y: *mut u16, n: usize) {
+        unsafe {
+            let halves = _mm512_cvtepi32_epi16(self);
+            if n >= 16 {
+                _mm256_storeu_si256(y.cast(), halves);
+            } else {
+                _mm256_mask_storeu_epi16(y.cast(), bits(n), halves);
             }
         }
     }

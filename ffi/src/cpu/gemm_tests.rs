@@ -1,8 +1,9 @@
 //! Tests of the matrix product: every instruction set of this CPU against a plain f64 loop, and the bits it promises.
 
 use super::convert::{bf16_from_f32, f32_from_bf16};
-use super::gemm::{Product, Right, View, gemm, mirror, pack_right, packed_units, product};
+use super::gemm::{Product, Right, View, gemm, pack_right, packed_units, product};
 use super::gemm_epilogue::{Epilogue, Output};
+use super::gemm_mirror::mirror;
 use super::isa::{Isa, detected};
 use super::testing::seed;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
@@ -273,7 +274,7 @@ fn symmetric_product_with_mirror_equals_the_full_one() {
                 let epilogue = Epilogue::Plain { accumulate: false };
                 unsafe {
                     product(isa, &Product { m, n: m, k, a, b, c: output, epilogue, symmetric: true });
-                    mirror(&output, m);
+                    mirror(isa, &output, m);
                 }
                 assert_eq!(c, full, "{} {m}x{k}", isa.name());
             }

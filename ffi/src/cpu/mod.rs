@@ -14,7 +14,9 @@ pub mod gemm_epilogue;
 pub mod gemm_kernel;
 #[cfg(target_arch = "x86_64")]
 mod gemm_lanes;
+mod gemm_mirror;
 pub mod gemm_pack;
+mod gemm_scratch;
 #[cfg(test)]
 mod gemm_tests;
 pub mod isa;
