@@ -5,8 +5,9 @@
 //! `blockBytes`, the last one shorter, so that any number of cores can make and check them.
 
 use crate::abi::STATUS_IO;
-use crate::context::{Context, Memory};
+use crate::context::Context;
 use crate::guard::{Error, Result, entry};
+use crate::memory::Memory;
 use crate::runtime::write_handle;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};

@@ -12,15 +12,17 @@ mod context;
 pub mod cpu;
 mod file;
 mod guard;
+mod memory;
 pub mod parquet_io;
 mod process;
 mod runtime;
 
 pub use bpe::*;
-pub use context::{Context, Memory};
+pub use context::Context;
 pub use cpu::*;
 pub use file::*;
 pub use guard::{Error, Result};
+pub use memory::Memory;
 pub use parquet_io::*;
 pub use process::*;
 pub use runtime::*;

@@ -1,9 +1,10 @@
 //! Entry points of the runtime: contexts, memory, copies, events, graphs, progress, profile.
 
 use crate::abi::{ABI_HASH, DTYPE_BF16, DTYPE_F32, DTYPE_I8, DTYPE_I32, DTYPE_U16, STATUS_NOT_READY};
-use crate::context::{Context, Signal, Task, count, lock, replay};
+use crate::context::{Context, Signal, Task, lock, replay};
 use crate::cpu::convert::bf16_from_f32;
 use crate::guard::{Error, Result, entry, orphan, orphan_error};
+use crate::memory::count;
 use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -8,7 +8,6 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::{fail, pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
@@ -17,6 +16,7 @@ use crate::cpu::tile::{
     with_scratch,
 };
 use crate::guard::{Error, Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// Sizes and options that forward and backward share.

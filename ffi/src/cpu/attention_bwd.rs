@@ -10,7 +10,6 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::Memory;
 use crate::cpu::attention::{LANE, Mask, Shape, pack_transposed, row_length};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::pieces;
@@ -20,6 +19,7 @@ use crate::cpu::tile::{
     PackRows, PairRows, Parts, Product, Start, TILE, UnpackRows, UnpackTransposed, multiply, pairs_usable, with_scratch,
 };
 use crate::guard::{Result, entry};
+use crate::memory::Memory;
 use std::ffi::c_void;
 use std::ops::Range;
 

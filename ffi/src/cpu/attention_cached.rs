@@ -7,7 +7,6 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count};
 use crate::cpu::attention::Shape;
 use crate::cpu::elementwise::float_only;
 use crate::cpu::kv_cache::Progress;
@@ -16,6 +15,7 @@ use crate::cpu::rmsnorm::dot;
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::cpu::tile::{MAX_D, TILE};
 use crate::guard::{Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// Products (of a query and a key element) below which one thread does all: about 10 us.

@@ -1,8 +1,9 @@
 //! Collective operations of the CPU library: a world of one rank, in which every collective is a copy.
 
 use crate::abi::{COMM_SELF, STATUS_UNSUPPORTED};
-use crate::context::{Context, element_bytes};
+use crate::context::Context;
 use crate::guard::{Error, Result, entry};
+use crate::memory::element_bytes;
 use crate::runtime::{Handle, write_handle};
 use std::ffi::c_void;
 

@@ -6,10 +6,10 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32, DTYPE_I32, DTYPE_U16};
-use crate::context::Memory;
 use crate::cpu::pieces::{PIECE, piece_mut, pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::guard::{Error, Result, entry};
+use crate::memory::Memory;
 use std::ffi::c_void;
 
 /// Widens an element count.

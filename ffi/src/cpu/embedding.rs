@@ -7,11 +7,11 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count, element_bytes};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::{PIECE, fail, piece_mut, pieces, row_pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::guard::{Result, entry};
+use crate::memory::{Memory, count, element_bytes};
 use std::ffi::c_void;
 
 /// Columns of a gradient piece: four cache lines of f32.

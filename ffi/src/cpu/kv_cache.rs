@@ -3,9 +3,9 @@
 //! Token t < counts[b] of row b goes to position positions[b] + t; rows with count 0 are idle.
 
 use crate::Context;
-use crate::context::{Memory, count, element_bytes};
 use crate::cpu::pieces::{fail, piece_mut, row_pieces};
 use crate::guard::{Error, Result, entry};
+use crate::memory::{Memory, count, element_bytes};
 use std::ffi::c_void;
 
 /// How many tokens each row holds and how many new ones a call brings.

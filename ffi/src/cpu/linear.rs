@@ -4,11 +4,12 @@
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32, EPILOGUE_NONE, EPILOGUE_RELU2, LAYOUT_PACKED, LAYOUT_ROWS};
 use crate::abi::{PACK_BACKWARD, PACK_FORWARD, STATUS_UNSUPPORTED};
-use crate::context::{Context, Memory, count};
+use crate::context::Context;
 use crate::cpu::gemm::{Product, Right, View, pack_right, packed_units, product};
 use crate::cpu::gemm_epilogue::{Epilogue, Output};
 use crate::cpu::isa::isa;
 use crate::guard::{Error, Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// Both operands of a product: the same dtype, f32 or bf16.

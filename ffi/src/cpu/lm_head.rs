@@ -5,12 +5,13 @@
 //! Every row is computed from its own logits in a fixed order, so it does not depend on its neighbours, the chunks or the threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32, STATUS_DATA};
-use crate::context::{Context, Memory, count, element_bytes};
+use crate::context::Context;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::gemm::{View, gemm};
 use crate::cpu::isa::by_isa;
 use crate::cpu::math::{exp, tanh};
 use crate::guard::{Error, Result};
+use crate::memory::{Memory, count, element_bytes};
 use std::ffi::c_void;
 use std::ops::Range;
 

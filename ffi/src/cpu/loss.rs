@@ -6,10 +6,11 @@
 //! Only dw depends on the chunk: it is summed chunk by chunk.
 
 use crate::abi::DTYPE_F32;
-use crate::context::{Context, Memory};
+use crate::context::Context;
 use crate::cpu::gemm::{View, gemm};
 use crate::cpu::lm_head::{Head, Targets, set};
 use crate::guard::{Error, entry};
+use crate::memory::Memory;
 use rayon::prelude::*;
 use std::ffi::c_void;
 

@@ -14,7 +14,7 @@ use crate::cpu::gemm_epilogue::{Epilogue, Output};
 use crate::cpu::gemm_mirror::mirror;
 use crate::cpu::isa::{by_isa, isa};
 use crate::guard::{Error, entry};
-use crate::context::{count, element_bytes};
+use crate::memory::{count, element_bytes};
 use rayon::prelude::*;
 use std::ffi::c_void;
 

@@ -9,10 +9,10 @@ use crate::abi::{
     ADAMW_BETA1, ADAMW_BETA2, ADAMW_BIAS_CORRECTION1, ADAMW_BIAS_CORRECTION2, ADAMW_EPS, ADAMW_LR, ADAMW_WEIGHT_DECAY,
     DTYPE_BF16, DTYPE_F32, MUON_LR, MUON_MOMENTUM, MUON_WEIGHT_DECAY,
 };
-use crate::context::Memory;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::isa::by_isa;
 use crate::guard::{Error, Result, entry};
+use crate::memory::Memory;
 use rayon::prelude::*;
 use std::ffi::c_void;
 

@@ -5,10 +5,10 @@
 //! 0 = sampling (draw, sample), 1 = nc_normal and 2 = nc_uniform (element number lo, hi).
 
 use crate::Context;
-use crate::context::Memory;
 use crate::cpu::isa::by_isa;
 use crate::cpu::math::{cos_turn, ln};
 use crate::guard::{Error, Result, entry};
+use crate::memory::Memory;
 use rayon::prelude::*;
 use std::ffi::c_void;
 

@@ -1,7 +1,7 @@
 //! How jobs cut their work: pieces of fixed size (so that the bits do not depend on the number of threads), run inline when there is
 //! only one, and the way a job reports data that it cannot use.
 
-use crate::context::Memory;
+use crate::memory::Memory;
 use rayon::prelude::*;
 
 /// Elements that one piece of a loop over memory takes: large against the cost of a hand-over, small against an L2 cache.

@@ -9,12 +9,12 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::{fail, row_pieces};
 use crate::cpu::rmsnorm::dot;
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::guard::{Error, Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// Loads N or, at the end of a half, `rest` elements.

@@ -5,11 +5,11 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::row_pieces;
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::guard::{Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// Sum over i of a[i] b[i], in four independent vector sums.

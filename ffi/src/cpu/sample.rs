@@ -10,11 +10,11 @@
 //! fails the queue.
 
 use crate::Context;
-use crate::context::{Memory, count};
 use crate::cpu::philox::uniform;
 use crate::cpu::pieces::{fail, pieces};
 use crate::cpu::simd::{Kernel, Lanes, dispatch};
 use crate::guard::{Result, entry};
+use crate::memory::{Memory, count};
 use std::cell::RefCell;
 use std::ffi::c_void;
 

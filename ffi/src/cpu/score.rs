@@ -1,8 +1,9 @@
 //! Scores of the model's head without gradients: losses, best ids and their log-probabilities, batch-invariant (lm_head.rs).
 
-use crate::context::{Context, Memory};
+use crate::context::Context;
 use crate::cpu::lm_head::{Head, Row, Targets, set};
 use crate::guard::{Error, entry};
+use crate::memory::Memory;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ffi::c_void;

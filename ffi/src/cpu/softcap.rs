@@ -2,12 +2,12 @@
 
 use crate::Context;
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::context::{Memory, count};
 use crate::cpu::elementwise::float_only;
 use crate::cpu::math::tanh;
 use crate::cpu::pieces::{PIECE, piece_mut, pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::guard::{Error, Result, entry};
+use crate::memory::{Memory, count};
 use std::ffi::c_void;
 
 /// y[i] = cap tanh(x[i] / cap): plain loops that the compiler turns into vector code.

@@ -1,8 +1,8 @@
 //! y[0] (+)= sum over i of w[i] x[i], f32 in, f64 inside, in a fixed order: sixteen interleaved sums, then those in order.
 
 use crate::Context;
-use crate::context::Memory;
 use crate::guard::{Error, Result, entry};
+use crate::memory::Memory;
 use std::ffi::c_void;
 
 const SUMS: usize = 16;
