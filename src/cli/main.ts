@@ -1,4 +1,5 @@
 /** The program: argv to command to exit code. Wrong usage is 2, a failure 1; one clear line each, a stack only with `--verbose`. */
+import { SandboxError } from "../engine/sandbox/denials.ts";
 import { CheckpointError } from "../model/meta.ts";
 import { allFlags, type Command, type COMMON_FLAGS, type Invocation } from "./command.ts";
 import { formatConfigValue } from "./config_file.ts";
@@ -58,7 +59,8 @@ export async function main({ commands, args, env }: Program): Promise<number> {
     const message = plainOsError(given);
     const isUsage = error instanceof UsageError;
     terminal.error(isUsage ? `${message}\nSee "${helpOf}"` : message, stack);
-    const isRefusal = error instanceof CheckpointError && (error.problem === "exists" || error.problem === "locked");
+    const isRefusal = error instanceof SandboxError ||
+      (error instanceof CheckpointError && (error.problem === "exists" || error.problem === "locked"));
     return isUsage ? EXIT.USAGE : isRefusal ? EXIT.REFUSED : EXIT.FAILED;
   }
 }

@@ -5,6 +5,7 @@
  * Differences from nanochat's execution.py: there a child of the same interpreter runs the program with some functions removed, which
  * its text calls no security boundary. Kinds and their meaning are the same; in addition `denied` and `assertion` are told apart.
  */
+import { denialsProgram, SandboxError } from "./sandbox/denials.ts";
 import { type Execution, type Limits, SandboxProcess } from "./sandbox/process.ts";
 export type { Execution } from "./sandbox/process.ts";
 export type { Kind } from "./sandbox/frame.ts";
@@ -19,30 +20,6 @@ const DEFAULTS: Limits = { timeoutMs: 5000, memoryBytes: 256 << 20, outputBytes:
 const START_ATTEMPTS = 3;
 const SELF_TEST_MS = 60_000; // 0.3 s on a free machine; a short limit of the pool is for programs
 
-/** Each line must be refused; the program passes when all are. */
-const SELF_TEST = `
-import os, socket, subprocess, threading
-attempts = [
-    lambda: open("/etc/passwd"),
-    lambda: os.listdir("/etc"),
-    lambda: os.fork(),
-    lambda: os.system("true"),
-    lambda: subprocess.run(["true"]),
-    lambda: threading.Thread(target=print).start(),
-    lambda: socket.create_connection(("127.0.0.1", 9)),
-    lambda: __import__("js"),
-    lambda: __import__("pyodide_js"),
-    lambda: bytearray(MEMORY),
-]
-for i, attempt in enumerate(attempts):
-    try:
-        attempt()
-    except (OSError, MemoryError, OverflowError):
-        continue
-    raise AssertionError(f"attempt {i} was granted")
-assert "PATH" not in os.environ or os.environ["PATH"] == "/"
-`;
-
 /** Processes that run programs. */
 export class PythonPool implements AsyncDisposable {
   static #tested: Promise<void> | undefined;
@@ -52,6 +29,7 @@ export class PythonPool implements AsyncDisposable {
   readonly #free: SandboxProcess[] = [];
   readonly #alive = new Set<SandboxProcess>();
   readonly #waiting: PromiseWithResolvers<SandboxProcess>[] = [];
+  #guard: "kernel" | "resident" = "kernel";
   #closed = false;
 
   private constructor(folder: string, limits: Limits) {
@@ -62,7 +40,8 @@ export class PythonPool implements AsyncDisposable {
   /**
    * Starts the processes. The first pool of this program also tries what must be refused.
    *
-   * @throws {Error} where the sandbox's files are missing, or anything is granted that must not be.
+   * @throws {SandboxError} where anything is granted that must not be.
+   * @throws {Error} where the sandbox's files are missing.
    */
   static async open(options: PoolOptions = {}): Promise<PythonPool> {
     const { size = 2, ...limits } = options;
@@ -92,6 +71,7 @@ export class PythonPool implements AsyncDisposable {
     let process = this.#free.shift() ?? await this.#wait();
     try {
       process = await this.#usable(process);
+      this.#guard = process.guard;
       const execution = await process.run(code, timeoutMs);
       if (this.#closed) throw closedError(); // it was killed, and its verdict would be about that
       return execution;
@@ -99,6 +79,11 @@ export class PythonPool implements AsyncDisposable {
       this.#alive.delete(process);
       this.#release();
     }
+  }
+
+  /** How memory is limited, by the kernel or by reading the resident size; known when a program has run, such as the self-test. */
+  get guard(): "kernel" | "resident" {
+    return this.#guard;
   }
 
   /** Kills all processes and removes their folder. */
@@ -128,7 +113,7 @@ export class PythonPool implements AsyncDisposable {
         await process.ready;
         if (!process.ended) return process;
       } catch (error) {
-        if (attempt === START_ATTEMPTS && !this.#closed) throw error;
+        if ((attempt === START_ATTEMPTS || error instanceof SandboxError) && !this.#closed) throw error;
       }
       if (this.#closed) throw closedError();
       this.#alive.delete(process);
@@ -147,9 +132,11 @@ export class PythonPool implements AsyncDisposable {
 
   async #selfTest(): Promise<void> {
     const limit = this.#limits.memoryBytes + (64 << 20);
-    const { kind, error } = await this.#run(SELF_TEST.replace("MEMORY", String(limit)), SELF_TEST_MS);
+    const { kind, error } = await this.#run(denialsProgram(limit), SELF_TEST_MS);
     if (kind === "ok") return;
-    throw new Error(`Cannot run Python: the self-test of the sandbox ended with "${kind}" (${error}), expected "ok"`);
+    throw new SandboxError(
+      `Cannot run Python: the self-test of the sandbox ended with "${kind}" (${error}), expected that all is refused`,
+    );
   }
 }
 

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { join } from "@std/path";
 import { type Execution, type Kind, PythonPool } from "./execution.ts";
 import { pythonTool } from "./python_tool.ts";
+import { denialsProgram } from "./sandbox/denials.ts";
 import { SandboxProcess } from "./sandbox/process.ts";
 import { temporaryFolder } from "../../dev/testing.ts";
 
@@ -24,6 +25,11 @@ thing = _pyodide_core.to_js([1])
 
 const CASES: Record<string, Case> = {
   "a program that ends": { code: "print('a'); x = 1", kind: "ok", stdout: "a\n" },
+  "a long line behind a short one": {
+    code: "print('a')\nprint('b' * 20_000, end='')",
+    kind: "ok",
+    stdout: `a\n${"b".repeat(20_000)}`,
+  },
   "a failed assertion": { code: "assert 1 == 2, 'no'", kind: "assertion", error: "AssertionError: no" },
   "an exception": { code: "1/0", kind: "error", error: "ZeroDivisionError: division by zero" },
   "a syntax error": { code: "def", kind: "error", error: "SyntaxError: invalid syntax (<string>, line 1)" },
@@ -48,6 +54,11 @@ const CASES: Record<string, Case> = {
   "10 GB in a list": { code: "[0] * (10 << 30)", kind: "memory" },
   "1 GB": { code: "bytearray(1 << 30)", kind: "memory", error: "MemoryError" },
   "memory piece by piece": { code: "x = []\nwhile True: x.append(bytearray(10**6))", kind: "memory" },
+  "writing files": {
+    code:
+      "import os\nfor name in ('x', '/tmp/x', '/home/x'):\n  with open(name, 'w') as f: f.write('x')\nos.mkdir('/etc')",
+    kind: "ok",
+  },
   "memory in files": { code: "f = open('x', 'wb')\nwhile True: f.write(bytes(10**7))", kind: "memory" },
   "recursion": { code: "def f(): f()\nf()", kind: "error", error: "RecursionError" },
   "recursion without its limit": {
@@ -74,6 +85,22 @@ const CASES: Record<string, Case> = {
     code: `${BRIDGE}thing.constructor.constructor("return globalThis")()`,
     kind: "denied",
     error: "EvalError",
+  },
+  "a worker": {
+    code: `${BRIDGE}thing.constructor.constructor("return new Worker('data:text/javascript,')")()`,
+    kind: "denied",
+    error: "EvalError",
+  },
+  "bytes on the pipe through Node's files": {
+    code: `${BRIDGE}
+import gc
+finder = next(o for o in gc.get_objects() if type(o).__name__ == "JsFinder")
+nodefs = finder.jsproxies["pyodide_js"].FS.filesystems.NODEFS
+stdout = _pyodide_core.to_js({})
+stdout.nfd = 1
+nodefs.stream_ops.write(stdout, _pyodide_core.to_js(b"0" * 32 + b"O"), 0, 33)`,
+    kind: "denied",
+    error: "TypeError",
   },
   "polluted prototypes": {
     code: `${BRIDGE}
@@ -106,17 +133,6 @@ for name in ("buffer", "length", "byteOffset"):
     except Exception: pass
 assert False`,
     kind: "assertion",
-  },
-  "bytes on the pipe": {
-    code: `${BRIDGE}
-import gc
-finder = next(o for o in gc.get_objects() if type(o).__name__ == "JsFinder")
-nodefs = finder.jsproxies["pyodide_js"].FS.filesystems.NODEFS
-stdout = _pyodide_core.to_js({})
-stdout.nfd = 1
-assert nodefs.stream_ops.write(stdout, _pyodide_core.to_js(b"0" * 32 + b"O"), 0, 33) == 33`,
-    kind: "error",
-    error: "something else than a verdict",
   },
   "printing 1 GB": { code: "for i in range(1000): print('x' * 10**6)", kind: "ok" },
   "sys.exit": { code: "import sys; sys.exit(0)", kind: "error", error: "SystemExit: 0" },
@@ -216,11 +232,70 @@ Deno.test("pythonTool() works as the interactive prompt does", async () => {
   for (const [text, result] of Object.entries(calls)) assertEquals(await tool(text), result, text);
 });
 
-Deno.test("PythonPool keeps memory within its limit by the resident size too", async () => {
-  await using pool = await PythonPool.open({ size: 1, guard: "resident", memoryBytes: 64 << 20, timeoutMs: 20_000 });
-  const { kind } = await pool.run("f = open('x', 'wb')\nwhile True: f.write(bytes(10**6))");
-  assertEquals(kind, "memory");
-  assertEquals((await pool.run("print(1)")).stdout, "1\n");
+for (const guard of ["kernel", "resident"] as const) {
+  Deno.test({
+    name: `PythonPool keeps memory outside the interpreter within its limit: ${guard}`,
+    ignore: guard === "kernel" && Deno.build.os !== "linux",
+    fn: async () => {
+      await using pool = await PythonPool.open({ size: 1, guard, memoryBytes: 64 << 20, timeoutMs: 60_000 });
+      const attacks = {
+        "files": "f = open('x', 'wb')\nwhile True: f.write(bytes(10**7))",
+        "arrays of JavaScript": `${BRIDGE}\nkept = []\nwhile True: kept.append(_pyodide_core.to_js(bytes(10**7)))`,
+      };
+      for (const [name, code] of Object.entries(attacks)) assertEquals((await pool.run(code)).kind, "memory", name);
+      assertEquals((await pool.run("print(1)")).stdout, "1\n");
+      assertEquals(pool.guard, guard);
+    },
+  });
+}
+
+/** Grants, by overwriting what the self-test calls, one thing after the other. */
+const GRANTS: Record<string, string> = {
+  "reading a file": "import builtins; builtins.open = print",
+  "listing a folder": "import os; os.listdir = print",
+  "the network": "import socket; socket.create_connection = print",
+  "a process": "import subprocess; subprocess.run = print",
+  "a shell": "import os; os.system = print",
+  "a fork": "import os; os.fork = int",
+  "a thread": "import threading; threading.Thread.start = print",
+  "a native library": "import ctypes; ctypes.CDLL = print",
+  "the module js": "import sys; sys.modules['js'] = 1",
+  "the module pyodide_js": "import sys; sys.modules['pyodide_js'] = 1",
+  "a worker": `
+import sys
+from types import SimpleNamespace as N
+sys.modules["_pyodide_core"] = N(JsException=ValueError, to_js=lambda x: N(constructor=N(constructor=lambda code: print)))`,
+  "memory beyond the limit": `
+import builtins
+given = builtins.bytearray
+builtins.bytearray = lambda *size: None if size == (1 << 30,) else given(*size)`,
+  "the environment": "import os; os.environ['SECRET'] = '1'",
+};
+
+Deno.test("the self-test of the sandbox names what is granted", async () => {
+  await using pool = await PythonPool.open({ timeoutMs: 60_000 });
+  const program = denialsProgram(1 << 30);
+  const results = await Promise.all(
+    Object.entries(GRANTS).map(async ([name, code]) => {
+      const { kind, error } = await pool.run(`${code}\n${program}`);
+      return [name, kind, error];
+    }),
+  );
+  assertEquals(
+    results,
+    Object.keys(GRANTS).map((name) => [name, "assertion", `AssertionError: ${name} was granted`]),
+  );
+});
+
+Deno.test("programs write no file of the machine", async () => {
+  using folder = temporaryFolder();
+  const sandbox = new SandboxProcess(folder.path, { timeoutMs: 60_000, memoryBytes: 64 << 20, outputBytes: 1000 });
+  await sandbox.ready;
+  const path = join(folder.path, "x");
+  const code = `import os\nos.makedirs(${JSON.stringify(folder.path)})\nfor name in ("x", ${JSON.stringify(path)}):\n` +
+    "  with open(name, 'w') as f: f.write('x')";
+  assertEquals((await sandbox.run(code)).kind, "ok");
+  assertEquals([...Deno.readDirSync(folder.path)], []);
 });
 
 /** Lists the sandbox processes that this process started. */
@@ -283,25 +358,33 @@ Deno.test({
   },
 });
 
-Deno.test("a sandbox process refuses to start with a permission too many", async () => {
+/** Starts a sandbox process with more arguments than it should have and returns its exit code and what it says. */
+async function startWith(folder: string, more: readonly string[]): Promise<[number, string]> {
   const child = join(import.meta.dirname!, "sandbox", "child.js");
   const assets = join(import.meta.dirname!, "..", "..", "dist", "sandbox");
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock", ...more],
+      ...[`--allow-read=${assets}`, "--v8-flags=--disallow-code-generation-from-strings", child, assets, "1000"],
+    ],
+    cwd: folder,
+    clearEnv: true,
+    stdin: "null",
+  }).output();
+  return [code, new TextDecoder().decode(stdout)];
+}
+
+Deno.test("a sandbox process refuses to start with a permission too many", async () => {
   using folder = temporaryFolder();
-  for (
-    const [flag, what] of [["--allow-env", "env"], ["--allow-sys", "sys"], ["--allow-net", "net"], [
-      "--allow-run",
-      "run",
-    ]]
-  ) {
-    const { code, stdout } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock", flag],
-        ...[`--allow-read=${assets}`, "--v8-flags=--disallow-code-generation-from-strings", child, assets, "1000"],
-      ],
-      cwd: folder.path,
-      clearEnv: true,
-      stdin: "null",
-    }).output();
-    assertEquals([code, new TextDecoder().decode(stdout)], [1, `granted: ${what}\n`]);
+  assertEquals(await startWith(folder.path, []), [0, "ready\n"]);
+  for (const what of ["write", "env", "sys", "net", "run", "ffi"]) {
+    assertEquals(await startWith(folder.path, [`--allow-${what}`]), [1, `granted: ${what}\n`]);
   }
+});
+
+Deno.test("a sandbox process refuses to start where a global stays", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "before.js");
+  await Deno.writeTextFile(path, "Object.defineProperty(globalThis, 'Worker', { value: 1, configurable: false });");
+  assertEquals(await startWith(folder.path, [`--preload=${path}`]), [1, "granted: the global Worker\n"]);
 });

@@ -3,8 +3,8 @@
  * process.ts.
  *
  * Order of events: load Python from its snapshot; give the read permission back; try every kind of access and refuse to go on if one
- * is granted; delete what the program does not need; write "ready"; read one JSON line {nonce, code} from stdin; build the frames of
- * all verdicts; run; write one frame and what the program printed; exit.
+ * is granted; delete what the program does not need, and refuse to go on if any of it stays; write "ready"; read one JSON line
+ * {nonce, code} from stdin; build the frames of all verdicts; run; write one frame and what the program printed; exit.
  *
  * A verdict is decided on the C side of Python (was there a result, which built-in exception type is it) and written as bytes that
  * were made before the program ran, through functions captured before it ran: nothing that a program can replace is asked. What it
@@ -13,8 +13,15 @@
 const [assets, outputCapText] = Deno.args;
 const OUTPUT_CAP = Number(outputCapText);
 const ERROR_CAP = 1024;
-const { pathToFileURL } = process.getBuiltinModule("node:url");
-const { loadPyodide } = await import(pathToFileURL(`${assets}/pyodide.mjs`).href);
+const folder = `file://${assets.split("/").map(encodeURIComponent).join("/")}/`;
+
+// Pyodide is shown a plain JavaScript shell, so that it never loads Node's modules: what is not there cannot be reached, and the start
+// takes a tenth less.
+delete globalThis.process;
+globalThis.window = {};
+globalThis.load = globalThis.read = () => {};
+globalThis.readbuffer = (path) => Deno.readFileSync(new URL(`file://${path}`));
+const { loadPyodide } = await import(`${folder}pyodide.mjs`);
 
 // Captured before anything else is there: the program cannot reach these.
 const write = Deno.stdout.writeSync.bind(Deno.stdout);
@@ -42,7 +49,7 @@ const out = new Sink();
 const err = new Sink();
 
 const python = await loadPyodide({
-  indexURL: `${assets}/`,
+  indexURL: folder,
   _loadSnapshot: Deno.readFileSync(`${assets}/snapshot.bin`),
   lockFileContents: Deno.readTextFileSync(`${assets}/lock.json`),
   jsglobals: Object.freeze(Object.create(null)),
@@ -107,10 +114,8 @@ c._PyRun_SimpleString(cString("import _sandbox; _sandbox.seal(); del _sandbox"))
 
 // From here on no permission is held; each kind of access is tried, because a list of permissions would only be a promise.
 await Deno.permissions.revoke({ name: "read" });
-const fs = process.getBuiltinModule("node:fs");
 const attempts = {
   read: () => Deno.readFileSync(`${assets}/lock.json`),
-  "node:fs": () => fs.readFileSync(`${assets}/lock.json`),
   write: () => Deno.writeFileSync("probe", new Bytes(0)),
   env: () => Deno.env.get("PATH"),
   sys: () => Deno.hostname(),
@@ -119,6 +124,10 @@ const attempts = {
   ffi: () => Deno.dlopen("libc.so.6", {}),
   "code from strings": () => Function("return 1")(),
 };
+function refuse(name) {
+  writeAll(encode(`granted: ${name}\n`));
+  deno.exit(1);
+}
 for (const [name, attempt] of Object.entries(attempts)) {
   let granted = true;
   try {
@@ -126,10 +135,7 @@ for (const [name, attempt] of Object.entries(attempts)) {
   } catch (error) {
     granted = !(error instanceof Deno.errors.NotCapable || error instanceof EvalError);
   }
-  if (granted) {
-    writeAll(encode(`granted: ${name}\n`));
-    deno.exit(1);
-  }
+  if (granted) refuse(name);
 }
 
 // Only the language stays, and the clock and random bytes that Python's own start has already been given.
@@ -152,9 +158,12 @@ const decoder = new TextDecoder();
 const decode = decoder.decode.bind(decoder);
 const freeze = Object.freeze;
 // Symbols stay: they lead nowhere, and Deno's exit looks for its own.
-for (const name of own(root)) if (typeof name === "string" && !kept.has(name)) remove(root, name);
+for (const name of own(root)) {
+  if (typeof name === "string" && !kept.has(name) && !remove(root, name)) refuse(`the global ${name}`);
+}
 const windowPrototype = Object.getPrototypeOf(root);
 setPrototype(root, null);
+if (typeof Worker !== "undefined" || typeof Deno !== "undefined") refuse("the global object");
 root.performance = bare({ now });
 root.crypto = bare({ getRandomValues: fill });
 root.console = bare({ log() {}, warn() {}, error() {} });
@@ -296,13 +305,12 @@ else if (kind === "assertion") result = frame.assertion;
 else if (kind === "denied") result = frame.denied;
 else if (kind === "memory") result = frame.memory;
 // No length, buffer or slice of an array is asked for here: those are getters, which a program that reached JavaScript could have
-// replaced to be handed the frame. A pipe takes a frame and up to 4096 bytes in one piece.
+// replaced to be handed the frame. A frame is taken in one piece, of the sections what Deno's buffer of lines has room for.
 write(result);
 for (let done = 0; done < end;) {
   const size = end - done < 4096 ? end - done : 4096;
   const piece = new Bytes(size);
   for (let i = 0; i < size; i++) piece[i] = tail[done + i];
-  write(piece);
-  done += size;
+  done += write(piece);
 }
 leave();

@@ -3,6 +3,7 @@
  * memory once it is ready; killed at the deadline. What happens inside is in child.js.
  */
 import { join } from "@std/path";
+import { SandboxError } from "./denials.ts";
 import { type Answer, answerLimit, makeNonce, readAnswer } from "./frame.ts";
 import { limitByKernel, ResidentGuard } from "./memory.ts";
 
@@ -111,6 +112,11 @@ export class SandboxProcess {
     return this.#child.pid;
   }
 
+  /** How its memory is limited, once it is ready. */
+  get guard(): "kernel" | "resident" {
+    return this.#guard ? "resident" : "kernel";
+  }
+
   /** Whether the process has ended. */
   get ended(): boolean {
     return this.#ended;
@@ -128,7 +134,8 @@ export class SandboxProcess {
     if (line !== "ready\n") {
       await this.kill();
       const said = `${line}${await this.#stderr}`.trim() || `no answer within ${START_LIMIT_MS / 1000} s`;
-      throw new Error(`Cannot start the Python sandbox: ${said}, expected a process without any permission`);
+      const Kind = line.startsWith("granted: ") ? SandboxError : Error;
+      throw new Kind(`Cannot start the Python sandbox: ${said}, expected a process without any permission`);
     }
     const { memoryBytes, timeoutMs, guard = "kernel" } = this.#limits;
     const bytes = memoryBytes + OUTER_SLACK;
@@ -152,8 +159,12 @@ export class SandboxProcess {
       await this.#send(`${JSON.stringify({ nonce, code })}\n`);
       const bytes = await this.#readAll(answerLimit(this.#limits.outputBytes));
       await this.kill();
-      const answer = timedOut ? failure("timeout", "Execution timed out") : readAnswer(bytes, nonce);
-      return { ...answer ?? await this.#explain(bytes.length), durationMs: performance.now() - start };
+      const durationMs = performance.now() - start;
+      if (timedOut) return { ...failure("timeout", "Execution timed out"), durationMs };
+      const { code: exit, signal } = await this.#child.status;
+      const exceeded = this.#guard?.exceeded ?? false;
+      const end = { bytes: bytes.length, exceeded, code: exit, signal, stderr: await this.#stderr };
+      return { ...readAnswer(bytes, nonce) ?? explainEnd(end), durationMs };
     } finally {
       clearTimeout(deadline);
       await this.kill();
@@ -204,19 +215,28 @@ export class SandboxProcess {
       if (length > limit) this.#kill();
     }
   }
+}
 
-  /** Says why there is no answer. */
-  async #explain(length: number): Promise<Answer> {
-    if (this.#guard?.exceeded) return failure("memory", "MemoryError: the process passed its memory limit");
-    if (length > 0) return failure("error", "the process wrote something else than a verdict");
-    const { code, signal } = await this.#child.status;
-    const stderr = await this.#stderr;
-    const starved = /out of memory|memory allocation of|Cannot allocate memory|allocation failed/i.test(stderr);
-    if (signal === "SIGKILL" || (signal !== null && starved)) {
-      return failure("memory", `MemoryError: the process died at its memory limit (${signal})`);
-    }
-    return failure("error", `the process ended without a verdict (${signal ?? `code ${code}`})`);
+/** How a process ended that gave no answer. */
+export interface End {
+  /** Bytes that it wrote in place of an answer. */
+  readonly bytes: number;
+  /** Whether it was killed for its resident size. */
+  readonly exceeded: boolean;
+  readonly code: number;
+  readonly signal: Deno.Signal | null;
+  readonly stderr: string;
+}
+
+/** Says why there is no answer. */
+export function explainEnd({ bytes, exceeded, code, signal, stderr }: End): Answer {
+  if (exceeded) return failure("memory", "MemoryError: the process passed its memory limit");
+  if (bytes > 0) return failure("error", "the process wrote something else than a verdict");
+  const starved = /out of memory|memory allocation of|Cannot allocate memory|allocation failed/i.test(stderr);
+  if (signal === "SIGKILL" || (signal !== null && starved)) {
+    return failure("memory", `MemoryError: the process died at its memory limit (${signal})`);
   }
+  return failure("error", `the process ended without a verdict (${signal ?? `code ${code}`})`);
 }
 
 function failure(kind: Answer["kind"], error: string): Answer {
