@@ -350,5 +350,12 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ values, terminal }) =>
       await (await import("./report_commands.ts")).generateReport({ ...values, terminal }),
   }),
+  command({
+    name: "doctor",
+    summary: "looks at the machine: what it offers, what will be used and why, what to do about what is missing",
+    flags: {},
+    run: async ({ values: { baseDir }, terminal }) =>
+      await (await import("./doctor_command.ts")).doctor({ baseDir, terminal }),
+  }),
   ...BENCHES,
 ];

@@ -3,7 +3,7 @@ import { join } from "@std/path";
 import { entries, type Folders, listPlaces, resolveBaseDir, STAGES, TOKENIZER_FILE } from "../data/base_dir.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
 import { isFinished } from "../train/run_record.ts";
-import { libraryCandidates } from "../native/load.ts";
+import { findLibrary } from "../native/load.ts";
 
 /** What lies in the base folder and in the most recent run. */
 export interface Found {
@@ -51,7 +51,7 @@ const hasTokenizer = (place: Folders) => exists(join(place.tokenizer, TOKENIZER_
 export function look(base: string): Found {
   const [own, ...runs] = listPlaces(base);
   return {
-    library: libraryCandidates("cpu").some(exists),
+    library: findLibrary("cpu") !== undefined,
     model: [own, ...runs].some(hasModel),
     unfinishedRun: runs.slice(0, 1).find((place) => !(isFinished(place) ?? hasModel(place)))?.run,
     tokenizer: hasTokenizer(own),

@@ -58,6 +58,11 @@ export function libraryCandidates(kind: LibraryKind): string[] {
   return [join(here, libraryFile(kind)), join(here, "..", "..", BUILD_FOLDER[kind], libraryFile(kind))];
 }
 
+/** Gives the file that `openLibrary` would open; undefined where there is none. */
+export function findLibrary(kind: LibraryKind): string | undefined {
+  return libraryCandidates(kind).find(isFile);
+}
+
 const opened = new Map<LibraryKind, Symbols>();
 
 /**
@@ -68,11 +73,12 @@ const opened = new Map<LibraryKind, Symbols>();
 export function openLibrary(kind: LibraryKind): Symbols {
   const known = opened.get(kind);
   if (known) return known;
-  const candidates = libraryCandidates(kind);
-  const path = candidates.find(isFile);
+  const path = findLibrary(kind);
   if (path === undefined) {
     throw new Error(
-      `Cannot open ${libraryFile(kind)}: not found at ${candidates.join(" or ")}; run "${BUILD_COMMAND[kind]}"`,
+      `Cannot open ${libraryFile(kind)}: not found at ${libraryCandidates(kind).join(" or ")}; run "${
+        BUILD_COMMAND[kind]
+      }"`,
     );
   }
   const rows = Object.fromEntries(

@@ -63,7 +63,8 @@ export function readHeader(folder: string): Environment | null {
   }
 }
 
-function cpuName(): string {
+/** Gives the name of the processor as its maker writes it; "unknown" where the system does not tell. */
+export function cpuName(): string {
   try {
     return /^model name\s*:\s*(.*)$/m.exec(Deno.readTextFileSync("/proc/cpuinfo"))?.[1] ?? "unknown";
   } catch {

@@ -1,0 +1,53 @@
+/** `nanochat doctor`, and what commands do where the sandbox grants what it must not: a copy of the program with a spoilt sandbox. */
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "@std/path";
+import { nanochat, withFolder } from "../../dev/cli.ts";
+import { ROOT } from "../../dev/setup.ts";
+
+Deno.test("nanochat doctor --json says what will be used", async () => {
+  await withFolder(async (folder) => {
+    const { code, stdout, stderr } = await nanochat(["doctor", "--json", `--base-dir=${folder}`]);
+    assertEquals([code, stderr], [0, ""]);
+    const found = JSON.parse(stdout);
+    const keys = "version cpu memory disk gpus libraries sandbox uses advice";
+    assertEquals(Object.keys(found), keys.split(" "));
+    assertEquals([found.sandbox.level, found.uses.device, found.advice], ["process", "cpu", []]);
+  });
+});
+
+async function copyTree(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to);
+  for await (const { name, isDirectory } of Deno.readDir(from)) {
+    const [source, target] = [join(from, name), join(to, name)];
+    if (isDirectory) await copyTree(source, target);
+    else await Deno.copyFile(source, target);
+  }
+}
+
+/** Changes of child.js that open something, the command that must refuse, and what it must name. */
+const OPENED: [from: string, to: string, args: string[], named: string][] = [
+  [`await Deno.permissions.revoke({ name: "read" });`, "", ["eval", "chat", "-a", "HumanEval"], "granted: read"],
+  [`!remove(root, name)`, `name !== "Worker" && !remove(root, name)`, ["doctor"], "granted: the global object"],
+  [`import _sandbox; _sandbox.seal(); del _sandbox`, "", ["doctor"], "the module js was granted"],
+];
+
+Deno.test("nanochat doctor and eval chat refuse to go on where the sandbox grants anything", async () => {
+  await withFolder(async (folder) => {
+    for (const name of ["bin", "src", "tasks", "links"]) await copyTree(join(ROOT, name), join(folder, name));
+    for (const name of ["deno.json", "deno.lock", "import_map.json"]) {
+      await Deno.copyFile(join(ROOT, name), join(folder, name));
+    }
+    for (const name of ["ffi", "dist"]) await Deno.symlink(join(ROOT, name), join(folder, name));
+    const script = join(folder, "bin", "nanochat");
+    const child = join(folder, "src", "engine", "sandbox", "child.js");
+    const good = await Deno.readTextFile(child);
+    for (const [from, to, args, named] of OPENED) {
+      assertStringIncludes(good, from);
+      await Deno.writeTextFile(child, good.replace(from, to));
+      const { code, stdout, stderr } = await nanochat([...args, `--base-dir=${folder}`], { script });
+      assertStringIncludes(stdout + stderr, named);
+      assertMatch(stderr, /^Cannot (run Python|start the Python sandbox|vouch for the sandbox): /);
+      assertEquals(code, 3, named);
+    }
+  });
+});
