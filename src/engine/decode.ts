@@ -24,7 +24,7 @@ const MOST_ROWS = 32;
 /** Share of the free memory that the cache of `suggestedRows` may take. */
 const CACHE_SHARE = 0.25;
 
-/** Makes rows of one model. Its weights should be packed (`packForInference`) unless it is in training. */
+/** Makes rows of one model. */
 export class GptDecodeModel implements DecodeModel {
   /** The model that computes; the caller frees it. */
   readonly model: GPT;
@@ -50,11 +50,12 @@ export class GptDecodeModel implements DecodeModel {
   }
 }
 
-/** Rows of one model in generation. */
+/** Rows of one model in generation. Its weights may not change meanwhile; they are packed, and unpacked at the end if they were not. */
 export class GptDecoder implements Decoder {
   readonly #model: GPT;
   readonly #device: Device;
   readonly #rows: number;
+  readonly #unpacks: boolean;
   readonly #arena: Arena;
   readonly #tape: Tape;
   readonly #cache: KVCache;
@@ -73,6 +74,8 @@ export class GptDecoder implements Decoder {
     this.#model = model;
     this.#device = device;
     this.#rows = rows;
+    this.#unpacks = !model.isPacked;
+    if (this.#unpacks) model.packForInference();
     this.#arena = new Arena(device, planArena(config, { rows, chunk: Math.min(capacity, PREFILL_CHUNK), dtype }));
     this.#tape = new Tape(device, this.#arena, { training: false });
     this.#cache = new KVCache(device, config, { rows, capacity, dtype });
@@ -155,6 +158,7 @@ export class GptDecoder implements Decoder {
 
   /** Frees caches and buffers behind the work that is queued. */
   [Symbol.dispose](): void {
+    if (this.#unpacks) this.#model.unpack();
     const tensors = [this.#promptLogits, this.#logits, this.#ids, this.#settings, this.#drawn];
     for (const part of [this.#cache, this.#prompt, this.#arena, ...tensors]) part[Symbol.dispose]();
   }

@@ -115,6 +115,25 @@ Deno.test("GptDecoder keeps the tokens of rows that are not live, moves rows and
   assertEquals(await alone.readLogits(0), await decoder.readLogits(2));
 });
 
+Deno.test("GptDecoder packs weights that change between its uses, to the bits of weights packed before", async () => {
+  using device = Device.open("cpu", { threads: 2 });
+  using model = randomModel(device, "f32");
+  const engine = new Engine(new GptDecodeModel(model), tokenizer);
+  const run = async () => (await engine.generateBatch(PROMPT, { samples: 3, maxTokens: 9, seed: 1 })).sequences;
+  const expected = await run();
+  assertEquals(model.isPacked, true);
+  model.unpack();
+  const { master } = model.parameters.get("lm_head.weight");
+  const weights = await device.readFloats(master) as Float32Array<ArrayBuffer>;
+  device.upload(master, weights.map((x) => -x));
+  model.parameters.refreshCopies();
+  const changed = await run();
+  device.upload(master, weights);
+  model.parameters.refreshCopies();
+  assertEquals(await run(), expected);
+  assertEquals([model.isPacked, changed.join() === expected.join()], [false, false]);
+});
+
 Deno.test("GptDecodeModel.suggestedRows follows from the memory of a row", () => {
   using device = Device.open("cpu", { threads: 1 });
   using model = randomModel(device, "f32");

@@ -182,11 +182,21 @@ export class GPT implements Disposable {
     this.parameters.refreshCopies();
   }
 
-  /** Prepares all weights for decoding: the packed form streams at memory speed and gives the same bits for any number of rows. */
+  /** Prepares all weights for decoding: the packed form streams at memory speed, to the same bits. To be repeated once they change. */
   packForInference(): void {
     for (const parameter of this.parameters.all()) {
       if (parameter !== this.#wte) parameter.pack(this.device, PACK.FORWARD);
     }
+  }
+
+  /** Whether the weights are prepared for decoding. */
+  get isPacked(): boolean {
+    return this.#head.isPacked(PACK.FORWARD);
+  }
+
+  /** Frees what `packForInference` made. */
+  unpack(): void {
+    for (const parameter of this.parameters.all()) parameter.unpack(PACK.FORWARD);
   }
 
   /** Computes the final hidden states (B, T, C) of token ids (B, T) i32; with a cache, of the next tokens of its rows. */
@@ -263,6 +273,9 @@ export class GPT implements Disposable {
 function rotaryTables(device: Device, config: GPTConfig, round: boolean): { cos: OwnedTensor; sin: OwnedTensor } {
   const half = config.nEmbd / config.nHead / 2;
   const length = ROTARY_REACH * config.sequenceLen;
+  if (device.kind === "plan") { // counts memory; the values would cost more than all the rest of a plan
+    return { cos: device.tensor([length, half], "f32"), sin: device.tensor([length, half], "f32") };
+  }
   // Every step in f32 as in the reference: the angle of position 20,000 is only as good as its f32 product.
   const frequencies = Float32Array.from({ length: half }, (_, j) => {
     const exponent = Math.fround(Math.fround(2 * j) / Math.fround(2 * half));

@@ -138,6 +138,11 @@ Deno.test("GPT.packForInference() packs every product's weight and not the embed
     {
       using model = new GPT(device, CONFIG, { dtype, training: true });
       model.packForInference();
+      model.unpack();
+      assert(!model.isPacked);
+      for (const parameter of model.parameters.all()) assertEquals(parameter.operand().layout, LAYOUT.ROWS);
+      model.packForInference();
+      assert(model.isPacked);
       for (const parameter of model.parameters.all()) {
         const expected = parameter.name === "transformer.wte.weight" ? LAYOUT.ROWS : LAYOUT.PACKED;
         assertEquals(parameter.operand().layout, expected, parameter.name);

@@ -81,9 +81,20 @@ export class Parameter implements Disposable {
     device.nc.pack(device.ctx, this.#packed[direction]!.pointer, this.copy.pointer, N, K, direction, dtype, dtype);
   }
 
+  /** Whether the weight is prepared for products in a direction. */
+  isPacked(direction: number): boolean {
+    return this.#packed[direction] !== null;
+  }
+
+  /** Frees a packed form behind the work that is queued: products read the weight itself again, to the same bits. */
+  unpack(direction: number): void {
+    this.#packed[direction]?.[Symbol.dispose]();
+    this.#packed[direction] = null;
+  }
+
   /** Frees the packed forms. */
   [Symbol.dispose](): void {
-    for (const packed of this.#packed) packed?.[Symbol.dispose]();
+    for (const direction of this.#packed.keys()) this.unpack(direction);
   }
 }
 
