@@ -65,6 +65,24 @@ Deno.test("Engine.generateAll() gives each ragged prompt the bits that it has al
   }
 });
 
+Deno.test("Engine.generateAll() takes no more memory for more requests, and none when it is done", async () => {
+  using device = Device.open("cpu", { threads: 1 });
+  using model = randomModel(device);
+  const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
+  await device.wait();
+  const { allocated } = device.memory();
+  const seen: number[] = [];
+  const requests = Array.from({ length: 60 }, (_, i) => ({ prompt: [BOS, i], maxTokens: 1 + i % 5, seed: i }));
+  for await (const _ of engine.generateAll(requests, { rows: 4 })) {
+    await device.wait();
+    seen.push(device.memory().allocated);
+  }
+  await device.wait();
+  assert(seen[0] > allocated);
+  assertEquals(Math.max(...seen.slice(5)), Math.max(...seen.slice(0, 5)));
+  assertEquals(device.memory().allocated, allocated);
+});
+
 Deno.test("Batch gives an ended row to the next sample, and each prompt one prefill", async () => {
   const model = new ScriptedModel([[5, END], [6, 6, 6, END], [7, END], [8, END], [9, 9]]);
   using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });

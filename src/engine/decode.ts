@@ -6,6 +6,7 @@
  */
 import { GPT, type GPTConfig } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
+import { pointerFrom } from "../native/call.ts";
 import { Arena } from "../tensor/arena.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
@@ -67,6 +68,8 @@ export class GptDecoder implements Decoder {
   readonly #columns: SamplingColumns;
   readonly #settings: OwnedTensor; // (WORDS, rows) i32
   readonly #drawn: OwnedTensor; // (2, rows): ids i32, log-probabilities f32
+  /** The recorded forward pass of the first n rows, by n: replaying it saves 0.2 ms of JavaScript a step. */
+  readonly #graphs = new Map<number, Deno.PointerObject>();
 
   /** Allocates empty rows on the model's device. */
   constructor(model: GPT, { rows, capacity }: { readonly rows: number; readonly capacity: number }) {
@@ -120,14 +123,27 @@ export class GptDecoder implements Decoder {
 
   /** Enqueues one token for each live row among the first ones; only these are computed. */
   step(ids: ArrayLike<number>, live: Uint8Array): void {
-    const n = ids.length;
-    const input = this.#ids.view([n, 1]);
-    this.#device.upload(input, Int32Array.from(ids));
+    const { nc, ctx } = this.#device;
+    this.#device.upload(this.#ids.view([ids.length, 1]), Int32Array.from(ids));
     this.#cache.begin(live);
-    const x = this.#model.forward(this.#tape, input, { cache: this.#cache }); // (n, 1, C)
+    nc.graph_launch(ctx, this.#graphs.get(ids.length) ?? this.#record(ids.length));
     this.#cache.commit();
-    this.#device.copy(this.#rowLogits(0, n), this.#model.logits(this.#tape, x)); // (n, 1, V)
-    this.#tape.clear();
+  }
+
+  /** Records the forward pass of the first n rows: ids, positions and counts are read from the device, so it serves every step. */
+  #record(n: number): Deno.PointerObject {
+    const { nc, ctx } = this.#device;
+    const out = new BigUint64Array(1);
+    nc.graph_begin(ctx);
+    try {
+      const x = this.#model.forward(this.#tape, this.#ids.view([n, 1]), { cache: this.#cache }); // (n, 1, C)
+      this.#device.copy(this.#rowLogits(0, n), this.#model.logits(this.#tape, x)); // (n, 1, V)
+      this.#tape.clear();
+    } finally {
+      nc.graph_end(ctx, out); // whatever failed, the device goes on without recording
+    }
+    this.#graphs.set(n, pointerFrom(out));
+    return this.#graphs.get(n)!;
   }
 
   /** Draws the next token of the first rows, on the device, and waits for the ids. */
@@ -158,6 +174,8 @@ export class GptDecoder implements Decoder {
 
   /** Frees caches and buffers behind the work that is queued. */
   [Symbol.dispose](): void {
+    const { nc, ctx, isOpen } = this.#device;
+    for (const graph of isOpen ? this.#graphs.values() : []) nc.graph_free(ctx, graph);
     if (this.#unpacks) this.#model.unpack();
     const tensors = [this.#promptLogits, this.#logits, this.#ids, this.#settings, this.#drawn];
     for (const part of [this.#cache, this.#prompt, this.#arena, ...tensors]) part[Symbol.dispose]();
