@@ -75,7 +75,7 @@ Deno.test("nanochat mid, sft and rl follow each other; each stops at SIGINT and 
       assertEquals(resumed.code, 0, resumed.output);
       const figures = JSON.parse(resumed.stdout.trim().split("\n").at(-1)!);
       assertEquals([figures.step, figures.steps, figures.stopped], [steps, steps, false]);
-      const key = { mid: "val_bpb", sft: "val_loss", rl: "pass@2" }[stage]!;
+      const key = { mid: "chat_bpb", sft: "val_loss", rl: "pass@2" }[stage]!;
       assert(Number.isFinite(figures[key]), resumed.stdout);
       const events = readEvents(join(base, "checkpoints", stage, "d1", "events.jsonl"));
       const numbers = events.filter(({ kind }) => kind === "step").map(({ step }) => step);

@@ -37,7 +37,8 @@ export async function mid(invocation: Invocation<typeof MID>): Promise<number> {
     dryRun: values.dryRun,
     run: async (cx) => {
       const result = await midTrain(flags, cx);
-      return { result, flags, figures: { val_bpb: result.valBpb, min_val_bpb: result.minValBpb } };
+      // Of conversations: not to be compared with that of the base model's text.
+      return { result, flags, figures: { chat_bpb: result.valBpb, min_chat_bpb: result.minValBpb } };
     },
   });
 }

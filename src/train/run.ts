@@ -173,9 +173,9 @@ class Run {
     return true;
   }
 
-  /** All figures of the stages, and the time of all together. */
+  /** All figures of the stages, of the last one where several have it, and the time of all together. */
   figures(): Figures {
-    const all = Object.values(this.#records);
+    const all = this.#recipe.stages.flatMap(({ name }) => this.#records[name] ?? []);
     const sec = all.reduce((sum, record) => sum + record.sec, 0);
     return Object.assign({}, ...all.map(({ figures }) => figures), { total_sec: sec });
   }
@@ -184,7 +184,7 @@ class Run {
   summary(): string {
     const row = (name: string, value: string) => `${name.padEnd(30)} ${value}`;
     const times = this.#recipe.stages.map(({ name }) => row(name, duration(this.#records[name].sec)));
-    const { total_sec, val_bpb, markov2_bpb, ...figures } = this.figures();
+    const { total_sec, val_bpb, markov2_bpb } = this.figures();
     const rows = [...times, row("total", duration(total_sec))];
     if (val_bpb !== undefined) rows.push(row("validation", `${val_bpb.toFixed(4)} bits per byte`));
     if (markov2_bpb !== undefined) {
@@ -193,10 +193,9 @@ class Run {
         row("Markov model of two bytes", `${markov2_bpb.toFixed(4)} bits per byte: the model needs ${share} of that`),
       );
     }
-    for (const [name, value] of Object.entries(figures)) {
-      if (name.endsWith("_acc")) rows.push(row(name.slice(0, -"_acc".length), `${(100 * value).toFixed(1)} % right`));
-    }
-    return rows.join("\n");
+    return [...rows, ...scoreTable(this.#recipe.stages.map(({ name }) => [name, this.#records[name].figures]))].join(
+      "\n",
+    );
   }
 
   /** Runs one stage and records it; false = stopped before its end. */
@@ -241,6 +240,22 @@ class Run {
     }
     return true;
   }
+}
+
+/** CORE, ChatCORE and the shares of right answers as lines: a row each, a column for each stage that has some. */
+function scoreTable(stages: readonly (readonly [name: string, figures: Figures])[]): string[] {
+  const scoresOf = (figures: Figures) => Object.keys(figures).filter((name) => /_acc$|^(chat)?core$/.test(name));
+  const scored = stages.filter(([_, figures]) => scoresOf(figures).length > 0);
+  const text = (name: string, value: number | undefined) =>
+    value === undefined ? "-" : name.endsWith("_acc") ? `${(100 * value).toFixed(1)} %` : value.toFixed(4);
+  const line = (name: string, cells: readonly string[]) =>
+    [name.padEnd(29), ...cells.map((cell) => cell.padStart(10))].join(" ");
+  const names = new Set(scored.flatMap(([_, figures]) => scoresOf(figures)));
+  const rows = Array.from(
+    names,
+    (name) => line(name.replace(/_acc$/, ""), scored.map(([_, figures]) => text(name, figures[name]))),
+  );
+  return rows.length > 0 ? [line("", scored.map(([name]) => name)), ...rows] : [];
 }
 
 function duration(sec: number): string {

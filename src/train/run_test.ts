@@ -5,7 +5,7 @@ import { foldersOf } from "../data/base_dir.ts";
 import { SILENT } from "../data/log.ts";
 import type { Recipe } from "./recipes.ts";
 import { type RunContext, runRecipe } from "./run.ts";
-import { readRecords } from "./run_record.ts";
+import { type Figures, readRecords } from "./run_record.ts";
 
 const RECIPE: Recipe = {
   about: "waits",
@@ -21,11 +21,14 @@ const RECIPE: Recipe = {
 /** What a stage does between its beginning and its end; "stopped" where the user stopped it. */
 type Work = (name: string) => Promise<unknown> | unknown;
 
+interface FakeOptions extends Pick<Partial<RunContext>, "from" | "stop" | "result"> {
+  readonly work?: Work;
+  /** Figures of each stage. */
+  readonly figures?: Readonly<Record<string, Figures>>;
+}
+
 /** Runs RECIPE with stages that only say when they begin and end. */
-function fake(
-  base: string,
-  { work = () => {}, ...options }: { work?: Work } & Pick<Partial<RunContext>, "from" | "stop"> = {},
-) {
+function fake(base: string, { work = () => {}, figures = {}, ...options }: FakeOptions = {}) {
   const said: string[] = [];
   const cx: RunContext = {
     ...{ base, log: SILENT, stop: new AbortController().signal, result: () => {}, recipes: { fake: RECIPE } },
@@ -38,7 +41,7 @@ function fake(
         for (const i of [0, 1]) Deno.writeTextFileSync(join(dataDir, `${i}.parquet`), "");
       }
       said.push(`${name} ends`);
-      return { stopped: false, figures: {} };
+      return { stopped: false, figures: figures[name] ?? {} };
     },
   };
   return { said, summary: runRecipe("fake", cx) };
@@ -111,6 +114,21 @@ Deno.test("runRecipe() is stopped where a background stage was, before the stage
   const { said, summary } = fake(folder.path, { work: (name) => name === "shards" ? "stopped" : undefined });
   assertEquals((await summary).stopped, true);
   assertEquals(said, ["shards begins", "first begins", "first ends"]);
+});
+
+Deno.test("runRecipe() shows what each stage scored, and gives the figures of the last one that has them", async () => {
+  using folder = temporaryFolder();
+  const shown: string[] = [];
+  const figures = { first: { core: -0.1, sums_acc: 0.25, step: 3 }, second: { sums_acc: 0.5, spelling_acc: 1 } };
+  const { summary } = fake(folder.path, { figures, result: (text) => void shown.push(text) });
+  const { total_sec: _, ...last } = (await summary).figures;
+  assertEquals(last, { core: -0.1, sums_acc: 0.5, spelling_acc: 1, step: 3 });
+  assertEquals(shown.at(-1)!.split("\n").slice(-4).map((line) => line.split(/ {2,}/)), [
+    ["", "first", "second"],
+    ["core", "-0.1000", "-"],
+    ["sums", "25.0 %", "50.0 %"],
+    ["spelling", "-", "100.0 %"],
+  ]);
 });
 
 Deno.test("runRecipe() names the recipes when it is given another name", async () => {
