@@ -116,6 +116,41 @@ fn map(bytes: usize) -> Option<*mut u8> {
     Some(pointer.cast())
 }
 
+/// Zeroed memory for a thread's own use, in large pages where the system has them.
+#[derive(Default)]
+pub(crate) struct Pages {
+    address: usize,
+    bytes: usize,
+}
+
+impl Pages {
+    /// At least `bytes` bytes, rounded up to large pages.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let bytes = bytes.next_multiple_of(MAPPED);
+        let Some(start) = map(bytes) else {
+            std::alloc::handle_alloc_error(Layout::from_size_align(bytes, ALIGN).unwrap_or(Layout::new::<u8>()))
+        };
+        Pages { address: start as usize, bytes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.address as *mut u8
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: a mapping of `new`, which nobody else has.
+            unsafe { libc::munmap(self.address as *mut c_void, self.bytes) };
+        }
+    }
+}
+
 /// The blocks of a context.
 #[derive(Default)]
 pub(crate) struct Blocks {
@@ -256,4 +291,29 @@ pub fn count(dims: &[i32]) -> Result<usize> {
             .ok_or_else(|| Error::invalid(format!("Cannot use dimensions {dims:?}: their product overflows")))?;
     }
     Ok(product)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alloc_gives_zeroed_aligned_memory_of_any_size_and_takes_it_back() {
+        let cx = Context::new(1).unwrap();
+        for bytes in [0, 1, MAPPED - ALIGN, MAPPED, 3 * MAPPED + 1] {
+            let pointer = cx.alloc(bytes as i64).unwrap();
+            assert!((pointer as usize).is_multiple_of(ALIGN), "{bytes} bytes");
+            let memory = cx.memory::<u8>(pointer, bytes, "x").unwrap();
+            assert!(memory.get().iter().all(|&x| x == 0), "{bytes} bytes");
+            memory.get_mut().fill(1);
+            let size = bytes.max(1).next_multiple_of(ALIGN);
+            assert!(cx.memory::<u8>(pointer, size + 1, "x").is_err());
+            assert_eq!(cx.usage().0, size as i64);
+            cx.free(pointer).unwrap();
+            cx.wait().unwrap();
+            assert_eq!(cx.usage().0, 0);
+            assert!(cx.memory::<u8>(pointer, 1, "x").is_err());
+        }
+        assert!(cx.alloc(i64::MAX - 4096).is_err());
+    }
 }

@@ -8,8 +8,8 @@
 //! (inference is batch-invariant) nor on the number of threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
-use crate::cpu::gemm_epilogue::{Epilogue, Lines, Output, finish};
-use crate::cpu::gemm_kernel::{Tile, Unit, kernel, panels_at_once, tile};
+use crate::cpu::gemm_epilogue::{Epilogue, Output, expected, finish};
+use crate::cpu::gemm_kernel::{Expected, Tile, Unit, kernel, panels_at_once, tile};
 use crate::cpu::gemm_pack::{Source, pack};
 use crate::cpu::gemm_scratch::{B_SCRATCH, SUMS_SCRATCH, Scratch, Shared, TASK_SCRATCH};
 use crate::cpu::isa::{Isa, isa};
@@ -291,7 +291,6 @@ impl Pass<'_> {
             Epilogue::Plain { accumulate } if self.plain => Epilogue::Plain { accumulate: accumulate || more },
             other => other,
         };
-        let mut lines = Lines::new();
         let mut j = group.start;
         while j < group.end {
             let count = if group.end - j >= at_once { at_once } else { 1 };
@@ -320,9 +319,10 @@ impl Pass<'_> {
                     // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
                     unsafe {
                         let a = packed.add((i - rows.start) * mr * depth + start * mr);
-                        let expected =
-                            if ends { lines.of(&epilogue, &c, (i * mr, height), (j * nr, columns)) } else { &[] };
-                        let run = |sums, ld, add| run(end - start, a, b, self.b_stride, sums, ld, add, ahead, expected);
+                        let expected = if ends { expected(&epilogue, &c, i * mr, j * nr, nr) } else { Expected::NONE };
+                        let run = |sums, ld, add| {
+                            run(end - start, a, b, self.b_stride, sums, ld, add, ahead, &expected);
+                        };
                         if direct && columns == count * nr {
                             let add = matches!(epilogue, Epilogue::Plain { accumulate: true });
                             run(c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr), c.ld, add);

@@ -2,6 +2,7 @@
 
 use crate::abi::DTYPE_F32;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
+use crate::cpu::gemm_kernel::Expected;
 use crate::cpu::isa::Isa;
 
 /// From sums h to elements c. Pointers address element (0, 0) of matrices with C's dtype and row stride.
@@ -87,51 +88,19 @@ pub unsafe fn finish(
     }
 }
 
-/// The cache lines that the epilogue of a tile will read and write: of C and one more matrix.
-pub struct Lines {
-    at: [*const u8; Lines::MOST],
-    count: usize,
-}
-
-impl Lines {
-    /// 24 registers of sums are 24 cache lines of f32.
-    const MOST: usize = 2 * 24;
-
-    /// No lines.
-    pub fn new() -> Self {
-        Lines { at: [std::ptr::null(); Lines::MOST], count: 0 }
-    }
-
-    /// The lines of C[i0.., j0..] (rows, columns).
-    #[inline(always)]
-    pub fn of(
-        &mut self,
-        epilogue: &Epilogue,
-        output: &Output,
-        (i0, rows): (usize, usize),
-        (j0, columns): (usize, usize),
-    ) -> &[*const u8] {
-        let size = if output.dtype == DTYPE_F32 { 4 } else { 2 };
-        let other = match *epilogue {
-            Epilogue::Residual { residual: other }
-            | Epilogue::Relu2Backward { aux: other, .. }
-            | Epilogue::Blend { addend: other, .. } => other,
-            Epilogue::Relu2 { aux } => aux.cast_const(),
-            Epilogue::Plain { .. } => std::ptr::null(),
-        };
-        self.count = 0;
-        for start in [output.ptr.cast_const(), other] {
-            for i in i0..i0 + if start.is_null() { 0 } else { rows } {
-                for line in (0..columns * size).step_by(64) {
-                    if let Some(place) = self.at.get_mut(self.count) {
-                        *place = start.wrapping_add((i * output.ld + j0) * size + line);
-                        self.count += 1;
-                    }
-                }
-            }
-        }
-        &self.at[..self.count]
-    }
+/// What the epilogue of the tile at C[i][j] will read and write, for panels of `nr` columns.
+#[inline(always)]
+pub fn expected(epilogue: &Epilogue, output: &Output, i: usize, j: usize, nr: usize) -> Expected {
+    let size = if output.dtype == DTYPE_F32 { 4 } else { 2 };
+    let other = match *epilogue {
+        Epilogue::Residual { residual: other }
+        | Epilogue::Relu2Backward { aux: other, .. }
+        | Epilogue::Blend { addend: other, .. } => other,
+        Epilogue::Relu2 { aux } => aux.cast_const(),
+        Epilogue::Plain { .. } => std::ptr::null(),
+    };
+    let at = |start: *const u8| if start.is_null() { start } else { start.wrapping_add((i * output.ld + j) * size) };
+    Expected { places: [at(output.ptr), at(other)], stride: output.ld * size, lines: (nr * size).div_ceil(64) }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -41,13 +41,25 @@ pub fn tile(isa: Isa) -> Tile {
     }
 }
 
+/// Rows of up to two matrices with the shape of the sums, at `places` (null = none), `stride` bytes apart, `lines` cache lines for each
+/// B panel.
+pub struct Expected {
+    pub places: [*const u8; 2],
+    pub stride: usize,
+    pub lines: usize,
+}
+
+impl Expected {
+    pub const NONE: Expected = Expected { places: [std::ptr::null(); 2], stride: 0, lines: 0 };
+}
+
 /// (units, a, b, elements from one B panel to the next, acc, elements from one acc row to the next, add to acc, ahead, expected): memory
 /// from `ahead` on is brought closer, a line of 16 units with each unit of depth, or if the kernel streams, as much of each panel as is
-/// read. The `expected` lines, which what follows the kernel will write or read, are brought closer one by one meanwhile.
+/// read. Meanwhile the `expected` lines, which what follows will write or read, are brought closer row by row.
 ///
 /// # Safety
 /// The CPU has the instruction set; panels and acc have the elements that the tile shape covers.
-pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool, *const u32, &[*const u8]);
+pub type Kernel = unsafe fn(usize, *const u32, *const u32, usize, *mut f32, usize, bool, *const u32, &Expected);
 
 /// How many B panels a kernel for `rows` rows can take at once: the fewer the rows, the more panels are in flight, because few rows
 /// are bound by the memory that the panels stream from.
@@ -106,7 +118,7 @@ unsafe fn portable<const R: usize, const P: usize, const STREAMS: bool>(
     ld: usize,
     add: bool,
     _ahead: *const u32,
-    _expected: &[*const u8],
+    _expected: &Expected,
 ) {
     const MR: usize = 4;
     const NR: usize = 8;
@@ -147,15 +159,21 @@ macro_rules! vector_kernel {
             ld: usize,
             add: bool,
             mut ahead: *const u32,
-            expected: &[*const u8],
+            expected: &Expected,
         ) {
             let mut sums = [[[$zero(); 2]; P]; R];
             // SAFETY: by the contract of `Kernel`.
             unsafe {
-                // The last expected line comes early enough to arrive before the end.
-                let every = units * 3 / 4 / expected.len().max(1);
-                for i in 0..=expected.len() {
-                    let part = if i < expected.len() { every } else { units - i * every };
+                for i in 0..R {
+                    for place in expected.places {
+                        if !place.is_null() {
+                            for line in 0..P * expected.lines {
+                                let line = place.wrapping_add(i * expected.stride + line * 64);
+                                _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+                            }
+                        }
+                    }
+                    let part = units * (i + 1) / R - units * i / R;
                     for _ in 0..part {
                         let mut line = [[$zero(); 2]; P];
                         for (p, line) in line.iter_mut().enumerate() {
@@ -182,9 +200,6 @@ macro_rules! vector_kernel {
                         }
                         a = a.add($mr);
                         b = b.add(2 * $lanes);
-                    }
-                    if let Some(line) = expected.get(i) {
-                        _mm_prefetch::<_MM_HINT_ET0>(line.cast());
                     }
                 }
                 for (i, sums) in sums.iter().enumerate() {

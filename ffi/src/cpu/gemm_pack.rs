@@ -24,11 +24,16 @@ pub struct Source {
 }
 
 impl Source {
+    /// Bytes that `elements` take.
+    #[inline(always)]
+    fn step(&self, elements: isize) -> isize {
+        elements * if self.dtype == DTYPE_F32 { 4 } else { 2 }
+    }
+
     /// Where element (p, k) lies or would lie.
     #[inline(always)]
     fn place(&self, p: usize, k: usize) -> *const u8 {
-        let size = if self.dtype == DTYPE_F32 { 4 } else { 2 };
-        self.ptr.wrapping_offset(size * (p as isize * self.ps + k as isize * self.ks))
+        self.ptr.wrapping_offset(self.step(p as isize * self.ps + k as isize * self.ks))
     }
 }
 
@@ -75,8 +80,8 @@ pub unsafe fn pack(
                     (Isa::Avx2, 6) => avx2::<6>(unit, dst, source, p * 6, start, end),
                     #[cfg(target_arch = "x86_64")]
                     (Isa::Avx2, 16) => avx2::<16>(unit, dst, source, p * 16, start, end),
-                    (Isa::Portable, 4) => any::<4, 4, [u32; 4]>(unit, dst, source, p * 4, start, end),
-                    (Isa::Portable, 8) => any::<8, 4, [u32; 4]>(unit, dst, source, p * 8, start, end),
+                    (Isa::Portable, 4) => portable::<4>(unit, dst, source, p * 4, start, end),
+                    (Isa::Portable, 8) => portable::<8>(unit, dst, source, p * 8, start, end),
                     _ => unreachable!("no panels of width {width} for {}", isa.name()),
                 }
             }
@@ -84,16 +89,40 @@ pub unsafe fn pack(
     }
 }
 
+/// As the functions of `gemm_lanes.rs`; a call, so that its loops do not weigh on the one over panels.
+#[inline(never)]
+unsafe fn portable<const W: usize>(unit: Unit, dst: *mut u32, source: &Source, p0: usize, from: usize, to: usize) {
+    // SAFETY: by the contract of `pack`.
+    unsafe { any::<W, 4, [u32; 4]>(unit, dst, source, p0, from, to) }
+}
+
 /// Packs the panel that starts at line `p0`, units `from..to`, S lines at a time.
 #[inline(always)]
 pub unsafe fn any<const W: usize, const S: usize, L: Lanes<S>>(
     unit: Unit,
-    dst: *mut u32,
+    mut dst: *mut u32,
     source: &Source,
     p0: usize,
-    from: usize,
+    mut from: usize,
     to: usize,
 ) {
+    let contiguous = source.ks == 1 || source.ps == 1;
+    if unit == Unit::Single && contiguous && p0 + W <= source.lines && to <= source.depth {
+        let units = if source.ks == 1 { (to - from) / S * S } else { to - from };
+        // SAFETY: W lines have these units; a unit is one element.
+        unsafe {
+            let (f32s, halves) =
+                (|x: *const u8, n| L::load(x.cast(), n), |x: *const u8, n| L::load_half(x.cast(), n).shift_left());
+            match (source.dtype == DTYPE_F32, source.relu2) {
+                (true, false) => whole::<W, S, L>(dst, source, p0, from, units, f32s),
+                (true, true) => whole::<W, S, L>(dst, source, p0, from, units, |x, n| f32s(x, n).relu2()),
+                (false, false) => whole::<W, S, L>(dst, source, p0, from, units, halves),
+                (false, true) => whole::<W, S, L>(dst, source, p0, from, units, |x, n| halves(x, n).relu2()),
+            }
+            dst = dst.add(units * W);
+        }
+        from += units;
+    }
     for q in (0..W).step_by(S) {
         let lines = source.lines.saturating_sub(p0 + q);
         let used = S.min(W - q);
@@ -118,6 +147,50 @@ pub unsafe fn any<const W: usize, const S: usize, L: Lanes<S>>(
                     let row = across::<S, L>(unit, source, p0 + q, lines.min(S), u * unit.depth());
                     row.store(dst.add((u - from) * W), used);
                 }
+            }
+        }
+    }
+}
+
+/// The common case of `any` without its questions: W lines of single units, contiguous in one direction; `load` reads up to S elements.
+/// Where k is contiguous, `units` is a multiple of S.
+#[inline(always)]
+unsafe fn whole<const W: usize, const S: usize, L: Lanes<S>>(
+    dst: *mut u32,
+    source: &Source,
+    p0: usize,
+    from: usize,
+    units: usize,
+    load: impl Fn(*const u8, usize) -> L,
+) {
+    // Bytes between units and between lines.
+    let (deep, wide) = (source.step(source.ks), source.step(source.ps));
+    let start = source.place(p0, from);
+    if source.ks != 1 {
+        for u in 0..units {
+            for q in (0..W).step_by(S) {
+                let x = start.wrapping_offset(u as isize * deep + source.step(q as isize));
+                let used = S.min(W - q);
+                L::prefetch(x.wrapping_offset(AHEAD as isize * deep));
+                // SAFETY: by the contract of `any`; lines are neighbours in memory.
+                unsafe { load(x, used).store(dst.add(u * W + q), used) };
+            }
+        }
+        return;
+    }
+    for q in (0..W).step_by(S) {
+        let used = S.min(W - q);
+        for u in (0..units).step_by(S) {
+            let mut rows = [L::zero(); S];
+            for (p, row) in rows.iter_mut().enumerate().take(used) {
+                let x = start.wrapping_offset((q + p) as isize * wide + source.step(u as isize));
+                *row = load(x, S);
+                L::prefetch(x.wrapping_offset(W as isize * wide)); // for the next panel
+            }
+            L::transpose(&mut rows);
+            for (i, row) in rows.iter().enumerate() {
+                // SAFETY: by the contract of `any`; units are neighbours in memory.
+                unsafe { row.store(dst.add((u + i) * W + q), used) };
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the threads of a product share and keep: pointers into one matrix, memory for packed panels and sums.
 
+use crate::memory::Pages;
 use std::cell::Cell;
 
 /// A pointer that the tasks of one product share.
@@ -16,15 +17,10 @@ impl<T> Shared<T> {
     }
 }
 
-/// A cache line of units.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code)] [u32; 16]);
-
 /// Memory for packed panels that a thread keeps from call to call. Taken out while in use: a thread that waits for its tasks may
 /// start another product meanwhile, which then takes memory of its own.
 #[derive(Default)]
-pub struct Scratch(Vec<Line>);
+pub struct Scratch(Pages);
 
 pub type Slot = std::thread::LocalKey<Cell<Scratch>>;
 
@@ -39,12 +35,11 @@ impl Scratch {
         slot.take()
     }
 
-    /// At least `units` units with unspecified content, aligned to 64 bytes.
+    /// At least `units` units with unspecified content, aligned to pages.
     pub fn room(&mut self, units: usize) -> *mut u32 {
-        let lines = units.div_ceil(16);
-        if self.0.len() < lines {
-            self.0 = Vec::new(); // the old content is of no use, so it is not copied
-            self.0.resize(lines, Line([0; 16]));
+        if self.0.len() < units * 4 {
+            self.0 = Pages::default(); // the old content is of no use: free it first
+            self.0 = Pages::new(units * 4);
         }
         self.0.as_mut_ptr().cast()
     }

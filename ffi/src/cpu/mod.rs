@@ -35,6 +35,8 @@ pub mod rmsnorm;
 pub mod sample;
 pub mod score;
 pub mod simd;
+#[cfg(test)]
+mod simd_tests;
 #[cfg(target_arch = "x86_64")]
 pub mod simd_x86;
 pub mod softcap;
