@@ -4,7 +4,7 @@
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
  * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_slow_test.ts`, `*_data_test.ts` and
- * `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops_test.ts` is the conformance suite of the backends.
+ * `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops*_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
 import { installPeers, type PeerSet } from "./peers.ts";
@@ -93,7 +93,7 @@ export function countStep({ code, output }: Pick<Ended, "code" | "output">, read
 /** Tells which tier's test a file is, from its name; undefined for other files. */
 export function kindOf(file: string): Kind | undefined {
   if (!file.endsWith("_test.ts")) return undefined;
-  if (file === "src/tensor/ops_test.ts") return "conformance";
+  if (/^src\/tensor\/ops(_\w+)?_test\.ts$/.test(file)) return "conformance";
   const kind = /_(cli|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
   return (kind as Kind | undefined) ?? "unit";
 }

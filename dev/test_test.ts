@@ -35,6 +35,7 @@ Deno.test("countStep() counts a crash, a silent end and an uncounted failure as 
 Deno.test("kindOf() tells the tier from the file name", () => {
   assertEquals(kindOf("src/model/gpt_test.ts"), "unit");
   assertEquals(kindOf("src/tensor/ops_test.ts"), "conformance");
+  assertEquals(kindOf("src/tensor/ops_inference_test.ts"), "conformance");
   assertEquals(kindOf("src/train/recipes_slow_test.ts"), "slow");
   assertEquals(kindOf("src/cli/train_cli_test.ts"), "cli");
   assertEquals(kindOf("src/data/parquet_data_test.ts"), "data");

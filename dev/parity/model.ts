@@ -3,9 +3,9 @@ import { GPT, type GPTConfig } from "../../src/model/gpt.ts";
 import type { Device } from "../../src/tensor/device.ts";
 import { Arena } from "../../src/tensor/arena.ts";
 import { Tape } from "../../src/tensor/tape.ts";
-import type { Parameters } from "../../src/tensor/parameter.ts";
+import type { Parameter, Parameters } from "../../src/tensor/parameter.ts";
 import { join } from "@std/path";
-import { GoldenTensors, type Parity, readSafetensors } from "./parity.ts";
+import { GoldenTensors, largest, type Parity, readSafetensors, type Tolerance } from "./parity.ts";
 
 /** Sizes as the reference writes them. */
 export interface ReferenceConfig {
@@ -40,6 +40,30 @@ export function loadWeights(device: Device, parameters: Parameters, weights: Gol
     device.upload(master, weights.get(name).data as Float32Array<ArrayBuffer>);
   }
   parameters.refreshCopies();
+}
+
+/** Tolerance of a stored gradient by its values. */
+export const gradientTolerance = (expected: ArrayLike<number>): Tolerance => ({
+  relL2: 1e-5,
+  abs: 1e-5 * largest(expected),
+});
+
+/** Compares weights or gradients with a file that holds a tensor for each parameter; a file that the folder lacks has no cases. */
+export async function compareParameters(
+  t: Parity,
+  { device, parameters }: { readonly device: Device; readonly parameters: Parameters },
+  { file, of, tolerance }: {
+    readonly file: string;
+    readonly of: keyof Pick<Parameter, "master" | "gradient">;
+    readonly tolerance: (expected: ArrayLike<number>) => Tolerance;
+  },
+): Promise<void> {
+  if (!t.has(file)) return;
+  const golden = t.tensors(file);
+  for (const parameter of parameters.all()) {
+    const expected = golden.get(parameter.name).data;
+    t.close(`${file} ${parameter.name}`, await device.readFloats(parameter[of]), expected, tolerance(expected));
+  }
 }
 
 /** A model with stored weights and a tape over an arena that is large enough. */

@@ -6,8 +6,15 @@ import { longestRow } from "../../src/train/chat_batches.ts";
 import { type PolicyPass, policyPasses, policyWeights } from "../../src/train/policy.ts";
 import { advantagesOf } from "../../src/train/rollouts.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { configOf, loadWeights, type ReferenceConfig, siblingTensors } from "./model.ts";
-import { type GoldenTensors, largest, type Parity } from "./parity.ts";
+import {
+  compareParameters,
+  configOf,
+  gradientTolerance,
+  loadWeights,
+  type ReferenceConfig,
+  siblingTensors,
+} from "./model.ts";
+import type { GoldenTensors, Parity } from "./parity.ts";
 
 interface Spec {
   readonly config: ReferenceConfig;
@@ -61,7 +68,11 @@ export async function run(t: Parity): Promise<void> {
     passes.push(...policyPasses(rollout, { advantages, B, pad }));
   }
   for (const [i, pass] of passes.entries()) trainer.microStep({ ...pass, weights: policyWeights(pass) }, i);
-  await gradients(t, trainer);
+  await compareParameters(t, trainer.model, {
+    file: "grads.safetensors",
+    of: "gradient",
+    tolerance: gradientTolerance,
+  });
   trainer.update({ lrMultiplier: spec.lrm, momentum: 0.95 });
   const { losses } = await trainer.results();
   t.equal("active targets", passes.map(({ tokens }) => tokens), spec.passes.map(({ num_valid }) => num_valid));
@@ -70,11 +81,7 @@ export async function run(t: Parity): Promise<void> {
   t.close("losses", losses.map((loss) => loss / gradAccum), spec.passes.map(({ loss }) => loss), { abs: 3e-7 });
   t.equal("rate of the first step", linearLrMultiplier(0, 9), spec.lrm);
   const file = "weights_after_ns_fp32.safetensors";
-  if (!t.has(file)) return;
-  const after = t.tensors(file);
-  for (const { name, master } of trainer.model.parameters.all()) {
-    t.close(`${file} ${name}`, await device.readFloats(master), after.get(name).data, { abs: 5e-5 });
-  }
+  await compareParameters(t, trainer.model, { file, of: "master", tolerance: () => ({ abs: 5e-5 }) });
 }
 
 async function compareExample(
@@ -91,15 +98,4 @@ async function compareExample(
   const logp: number[] = [];
   for (const pass of exact) logp.push(...(await evaluator.losses(pass)).map((loss) => 0 - loss));
   t.close(`example ${i} log-probabilities`, logp, golden.get(`ex${i}.logp`).data, { abs: 3e-5 });
-}
-
-async function gradients(t: Parity, trainer: Trainer): Promise<void> {
-  const file = "grads.safetensors";
-  if (!t.has(file)) return;
-  const golden = t.tensors(file);
-  for (const { name, gradient } of trainer.model.parameters.all()) {
-    const expected = golden.get(name).data;
-    const actual = await trainer.device.readFloats(gradient);
-    t.close(`${file} ${name}`, actual, expected, { relL2: 1e-5, abs: 1e-5 * largest(expected) });
-  }
 }

@@ -6,8 +6,15 @@ import type { ComputeType } from "../../src/tensor/dtype.ts";
 import { type ChatBatch, ChatBatches, longestRow } from "../../src/train/chat_batches.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { goldenTokenizer, listTask } from "./conversations.ts";
-import { configOf, loadWeights, type ReferenceConfig, siblingTensors } from "./model.ts";
-import { largest, type Parity } from "./parity.ts";
+import {
+  compareParameters,
+  configOf,
+  gradientTolerance,
+  loadWeights,
+  type ReferenceConfig,
+  siblingTensors,
+} from "./model.ts";
+import type { Parity } from "./parity.ts";
 
 interface Step {
   readonly micro_losses: number[];
@@ -99,7 +106,10 @@ async function follow(
       active += batch.tokens;
       trainer.microStep(batch, i);
     }
-    if (step === 0 && dtype === "f32") await firstGradients(t, trainer);
+    if (step === 0 && dtype === "f32") {
+      const file = "grads_step0.safetensors";
+      await compareParameters(t, trainer.model, { file, of: "gradient", tolerance: gradientTolerance });
+    }
     trainer.update({ lrMultiplier, momentum: expected[step].muon_momentum });
     const result = await trainer.results();
     losses.push(...result.losses);
@@ -114,21 +124,7 @@ async function follow(
   });
   t.equal(`${label} active targets`, tokens, expected.map((step) => step.num_tokens));
   t.close(`${label} rates`, rates, expected.map((step) => step.lrm), { abs: 1e-15 });
+  if (dtype !== "f32") return;
   const file = "weights_final_ns_fp32.safetensors";
-  if (dtype !== "f32" || !t.has(file)) return;
-  const final = t.tensors(file);
-  for (const { name, master } of trainer.model.parameters.all()) {
-    t.close(`${file} ${name}`, await device.readFloats(master), final.get(name).data, { abs: 2e-5 });
-  }
-}
-
-async function firstGradients(t: Parity, trainer: Trainer): Promise<void> {
-  const file = "grads_step0.safetensors";
-  if (!t.has(file)) return;
-  const golden = t.tensors(file);
-  for (const { name, gradient } of trainer.model.parameters.all()) {
-    const expected = golden.get(name).data;
-    const actual = await trainer.device.readFloats(gradient);
-    t.close(`${file} ${name}`, actual, expected, { relL2: 1e-5, abs: 1e-5 * largest(expected) });
-  }
+  await compareParameters(t, trainer.model, { file, of: "master", tolerance: () => ({ abs: 2e-5 }) });
 }

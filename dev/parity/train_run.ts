@@ -3,7 +3,7 @@ import { baseLrMultiplier, muonMomentum } from "../../src/optim/schedule.ts";
 import { Device } from "../../src/tensor/device.ts";
 import type { ComputeType } from "../../src/tensor/dtype.ts";
 import { type MicroBatch, Trainer } from "../../src/train/trainer.ts";
-import { configOf, loadWeights } from "./model.ts";
+import { compareParameters, configOf, loadWeights } from "./model.ts";
 import { type GoldenTensors, largest, type Parity } from "./parity.ts";
 
 interface RunInfo {
@@ -64,6 +64,8 @@ async function follow(t: Parity, { info, batches, init, dtype, expected, final }
     inputs: batches.get("inputs").data.slice(i * size, (i + 1) * size) as Int32Array<ArrayBuffer>,
     targets: batches.get("targets").data.slice(i * size, (i + 1) * size) as Int32Array<ArrayBuffer>,
   });
+  const weights = (file: string, relL2: number) =>
+    compareParameters(t, trainer.model, { file, of: "master", tolerance: () => ({ relL2 }) });
   const losses: number[][] = [], norms: number[] = [];
   for (let step = 0; step < N; step++) {
     for (let i = 0; i < gradAccum; i++) trainer.microStep(batch(step * gradAccum + i), i);
@@ -73,7 +75,7 @@ async function follow(t: Parity, { info, batches, init, dtype, expected, final }
     losses.push([...result.losses]);
     norms.push(result.gradNorm);
     if (step === 4 && dtype === "f32") {
-      await weights(t, trainer, { file: "weights_step5_ns_fp32.safetensors", relL2: 3e-4 });
+      await weights("weights_step5_ns_fp32.safetensors", 3e-4);
     }
   }
   const flat = (x: number[][], n: number) => x.slice(0, n).flat();
@@ -84,7 +86,7 @@ async function follow(t: Parity, { info, batches, init, dtype, expected, final }
     t.close(`${label} train loss of ${n} steps`, last.slice(0, n), expected.train_loss.slice(0, n), { abs });
   }
   t.close(`${label} gradient norms`, norms, expected.grad_norm, { rel: dtype === "f32" ? 2e-5 : 1e-2 });
-  await weights(t, trainer, { file: final, relL2: dtype === "f32" ? 3e-4 : 0.2 });
+  await weights(final, dtype === "f32" ? 3e-4 : 0.2);
 }
 
 async function firstGradients(t: Parity, trainer: Trainer, clip: number): Promise<void> {
@@ -102,12 +104,4 @@ async function firstGradients(t: Parity, trainer: Trainer, clip: number): Promis
       abs: Math.max(1e-5 * top, 1e-9),
     });
   });
-}
-
-async function weights(t: Parity, trainer: Trainer, { file, relL2 }: { file: string; relL2: number }): Promise<void> {
-  if (!t.has(file)) return;
-  const golden = t.tensors(file);
-  for (const { name, master } of trainer.model.parameters.all()) {
-    t.close(`${file} ${name}`, await trainer.device.readFloats(master), golden.get(name).data, { relL2 });
-  }
 }

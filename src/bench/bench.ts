@@ -80,7 +80,7 @@ export async function benchTrain(options: TrainBenchOptions): Promise<Figures> {
   const profiler = options.onProfile ? await Profiler.open(device, dtype) : null;
   const stepTimes: number[] = [], optimizerTimes: number[] = [];
   for (let i = -WARMUP; i < steps; i++) {
-    if (i === 0) trainer.tape.costs = profiler?.costs ?? null;
+    if (i === 0) trainer.costs = profiler?.costs ?? null;
     if (i === 0) profiler?.start();
     const start = performance.now();
     for (let g = 0; g < gradAccum; g++) trainer.microStep(batch, g);

@@ -6,9 +6,10 @@
  */
 import { ADAMW_HYPER } from "../native/abi.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
-import { dtypeCode } from "../tensor/dtype.ts";
+import { dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import type { ParameterGroup } from "../tensor/parameter.ts";
 import type { Slots, StepBlock } from "../tensor/step_block.ts";
+import { type Costs, countWork } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /** Constants of one group. */
@@ -77,6 +78,12 @@ export class AdamW implements Disposable {
         dtypeCode(copy?.dtype ?? "f32"),
       ] as const,
     );
+  }
+
+  /** Counts the work of one update: p, m, v and g are read, p, m, v and the copy written. */
+  count(costs: Costs): void {
+    const { master: { size }, copy } = this.group;
+    countWork(costs, "adamw", { flops: 16 * size, bytes: size * (7 * 4 + (copy ? dtypeBytes(copy.dtype) : 0)) });
   }
 
   /** Frees the moments. */

@@ -7,6 +7,7 @@ import type { Arena } from "../tensor/arena.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { type Slots, StepBlock } from "../tensor/step_block.ts";
+import { type Costs, countWork } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { AdamW } from "./adamw.ts";
 import { Muon } from "./muon.ts";
@@ -56,6 +57,8 @@ export class Optimizers implements Disposable {
   readonly muon: readonly Muon[];
   /** f32[2] on the device: the factor applied to the gradients of the last step, and their norm before it. */
   readonly clip: OwnedTensor;
+  /** Filled with the work of every update when set. */
+  costs: Costs | null = null;
   readonly #device: Device;
   readonly #block: StepBlock;
   readonly #sum: OwnedTensor; // f64[1]
@@ -109,6 +112,15 @@ export class Optimizers implements Disposable {
     nc.clip_scale(ctx, this.clip.pointer, this.#sum.pointer, this.#maxNorm.tensor.pointer);
     for (const optimizer of this.adamw) optimizer.step(this.clip);
     for (const optimizer of this.muon) optimizer.step(arena, this.clip);
+    if (this.costs) this.#count(this.costs);
+  }
+
+  #count(costs: Costs): void {
+    for (const optimizer of [...this.adamw, ...this.muon]) {
+      const { size } = optimizer.group.master;
+      countWork(costs, "sum_squares", { flops: 2 * size, bytes: 4 * size });
+      optimizer.count(costs);
+    }
   }
 
   /** Number of updates done so far; set when a run is resumed. */

@@ -8,9 +8,10 @@
 import { MUON_HYPER } from "../native/abi.ts";
 import type { Arena } from "../tensor/arena.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
-import { type ComputeType, dtypeCode } from "../tensor/dtype.ts";
+import { type ComputeType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import type { ParameterGroup } from "../tensor/parameter.ts";
 import type { Slots, StepBlock } from "../tensor/step_block.ts";
+import { type Costs, countWork } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 const NEWTON_SCHULZ_STEPS = 5;
@@ -62,7 +63,7 @@ export class Muon implements Disposable {
     const factor = Math.sqrt(Math.max(1, rows / cols));
     const size = rows * cols;
     const short = Math.min(rows, cols);
-    const slice = Math.max(1, Math.floor(SLICE_ELEMENTS / size));
+    const slice = this.#slice;
     const n = master.shape[0];
     for (let first = 0; first < n; first += slice) {
       const batch = Math.min(slice, n - first);
@@ -91,6 +92,29 @@ export class Muon implements Disposable {
       );
       arena.releaseScratch(mark);
     }
+  }
+
+  /**
+   * Counts the work of one update. A step of Newton-Schulz on a matrix (m, n), m <= n, takes m^2 n FLOPs for one triangle of X X^T, m^3
+   * for one of A A and 2 m^2 n for B X; its least traffic is X read and O written once.
+   */
+  count(costs: Costs): void {
+    const { master, copy, shape: [rows, cols] } = this.group;
+    const [m, n] = [Math.min(rows, cols), Math.max(rows, cols)];
+    const calls = Math.ceil(master.shape[0] / this.#slice);
+    const [matrices, size] = [master.shape[0] / calls, master.size / calls]; // of a call, on average
+    const low = dtypeBytes(this.options.dtype);
+    countWork(costs, "muon_momentum", { calls, flops: 7 * size, bytes: size * (3 * 4 + low) });
+    const flops = NEWTON_SCHULZ_STEPS * matrices * (3 * m * m * n + m ** 3);
+    countWork(costs, "newton_schulz", { calls, flops, bytes: 2 * size * low });
+    const written = 4 + (copy ? dtypeBytes(copy.dtype) : 0);
+    countWork(costs, "muon_update", { calls, flops: 3 * size, bytes: size * (4 + low + written) });
+  }
+
+  /** Matrices that are orthogonalised at once. */
+  get #slice(): number {
+    const [rows, cols] = this.group.shape;
+    return Math.max(1, Math.floor(SLICE_ELEMENTS / (rows * cols)));
   }
 
   /** Frees the momentum. */

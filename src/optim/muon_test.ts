@@ -4,6 +4,8 @@ import { Device } from "../tensor/device.ts";
 import { ParameterGroup } from "../tensor/parameter.ts";
 import { StepBlock } from "../tensor/step_block.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import type { Costs } from "../tensor/tape.ts";
+import { AdamW } from "./adamw.ts";
 import { Muon } from "./muon.ts";
 
 /** Matrices of one shape, their optimizer and scratch; gone with the scope. */
@@ -80,4 +82,24 @@ Deno.test("Muon frees its momentum", () => {
   const { allocated } = device.memory();
   new Rig(device, [8, 6], { n: 2, arenaBytes: 1 << 12 })[Symbol.dispose]();
   assertEquals(device.memory().allocated, allocated);
+});
+
+Deno.test("Muon.count() and AdamW.count() give the work of an update by the formulas", () => {
+  using device = Device.open("cpu");
+  using rig = new Rig(device, [4, 6], { n: 3, arenaBytes: 4096 });
+  using adamw = new AdamW(device, rig.block, {
+    ...{ group: rig.group, lr: 1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weightDecay: 0 },
+  });
+  const costs: Costs = new Map();
+  for (let update = 0; update < 2; update++) {
+    rig.muon.count(costs);
+    adamw.count(costs);
+  }
+  const elements = 2 * 3 * 4 * 6; // of two updates
+  assertEquals(Object.fromEntries(costs), {
+    muon_momentum: { calls: 2, flops: 7 * elements, bytes: 16 * elements }, // m, g read; m, u written
+    newton_schulz: { calls: 2, flops: 2 * 5 * 3 * (3 * 4 * 4 * 6 + 4 * 4 * 4), bytes: 8 * elements },
+    muon_update: { calls: 2, flops: 3 * elements, bytes: 12 * elements },
+    adamw: { calls: 2, flops: 16 * elements, bytes: 28 * elements },
+  });
 });

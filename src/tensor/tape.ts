@@ -35,6 +35,21 @@ export function product(M: number, N: number, K: number, dtype: DType): Cost {
 /** Totals per op. */
 export type Costs = Map<string, { calls: number; flops: number; bytes: number }>;
 
+/** Adds `calls` calls that cost `cost` each to the row of an op; nothing where nobody counts. */
+export function countWork(
+  costs: Costs | null,
+  name: string,
+  { flops, bytes, calls = 1 }: Cost & { readonly calls?: number },
+): void {
+  if (!costs) return;
+  const row = costs.get(name) ?? { calls: 0, flops: 0, bytes: 0 };
+  costs.set(name, {
+    calls: row.calls + calls,
+    flops: row.flops + calls * flops,
+    bytes: row.bytes + calls * bytes,
+  });
+}
+
 /** Where a gradient goes: the buffer, and 1 where it is added to, 0 where it is overwritten. */
 export interface GradientTarget {
   /** Address of the gradient's first element. */
@@ -90,11 +105,11 @@ export class Tape {
   /** Runs the forward half of an op and remembers its backward half. */
   apply<A, O>(name: string, op: Op<A, O>, args: A): O {
     const saved = op.forward(this, args);
-    this.#count(name, op.cost(args, "forward"));
+    countWork(this.costs, name, op.cost(args, "forward"));
     if (this.training && op.backward) {
       const backward = () => {
         op.backward!(this, args, saved);
-        this.#count(`${name}_bwd`, op.cost(args, "backward"));
+        countWork(this.costs, `${name}_bwd`, op.cost(args, "backward"));
       };
       this.#entries.push({ kind: "op", backward });
     }
@@ -212,11 +227,5 @@ export class Tape {
     this.#recompute.clear();
     this.#written.clear();
     this.arena.reset();
-  }
-
-  #count(name: string, { flops, bytes }: Cost): void {
-    if (!this.costs) return;
-    const row = this.costs.get(name) ?? { calls: 0, flops: 0, bytes: 0 };
-    this.costs.set(name, { calls: row.calls + 1, flops: row.flops + flops, bytes: row.bytes + bytes });
   }
 }

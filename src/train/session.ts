@@ -200,7 +200,7 @@ export class TrainSession implements AsyncDisposable {
     this.#events = events;
     this.#peakFlops = peakFlops;
     this.#profiler = profiler;
-    trainer.tape.costs = profiler?.costs ?? null;
+    trainer.costs = profiler?.costs ?? null;
     this.step = resumed?.step ?? 0;
     this.#saved = resumed ?? undefined;
     this.#loop = resumed

@@ -66,7 +66,7 @@ export function planTraining(options: TrainerOptions): TrainingPlan {
   using device = new PlanDevice();
   using trainer = new Trainer(device, { ...options, arenaBytes: UNBOUNDED });
   const costs: Costs = new Map();
-  trainer.tape.costs = costs;
+  trainer.costs = costs;
   const size = options.B * options.T;
   const batch = { inputs: new Int32Array(size), targets: new Int32Array(size) };
   for (let i = 0; i < Math.min(2, options.gradAccum); i++) trainer.microStep(batch, i);
@@ -108,6 +108,12 @@ export class Trainer implements Disposable {
     this.#targets = device.tensor([B, T], "i32");
     this.#weights = device.tensor([B, T], "f32");
     this.#losses = device.tensor([gradAccum], "f32");
+  }
+
+  /** Filled with the work of every op when set. */
+  set costs(costs: Costs | null) {
+    this.tape.costs = costs;
+    this.optimizers.costs = costs;
   }
 
   /** Enqueues forward and backward of micro-batch `index` of a step; the first one overwrites the gradients, later ones add to them. */

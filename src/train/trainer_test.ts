@@ -2,6 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows }
 import { NativeError } from "../native/call.ts";
 import { pointerFrom } from "../native/call.ts";
 import { Device } from "../tensor/device.ts";
+import { Profiler } from "../tensor/profile.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { meanWeights, type MicroBatch, planTraining, Trainer, type TrainerOptions } from "./trainer.ts";
 
@@ -135,8 +136,30 @@ Deno.test("planTraining() predicts the arena exactly and its total from above", 
       Math.abs(allocated - plan.totalBytes) < 0.02 * allocated + 16384,
       `${plan.totalBytes} planned, ${allocated} allocated`,
     );
-    const flops = [...plan.costs.values()].reduce((sum, cost) => sum + cost.flops, 0);
-    assert(flops > 0);
+    for (const name of ["linear", "linear_bwd", "attention", "lm_head_loss", "adamw", "newton_schulz", "sum_squares"]) {
+      assert(plan.costs.get(name)!.flops > 0, name);
+    }
+  }
+});
+
+Deno.test("the profile of a step knows the work of every op of the optimizers, by as many calls as there were", async () => {
+  using device = Device.open("cpu");
+  using trainer = new Trainer(device, options());
+  trainer.model.initWeights(3);
+  const profiler = await Profiler.open(device, "f32");
+  trainer.costs = profiler.costs;
+  profiler.start();
+  for (let step = 0; step < 2; step++) {
+    trainer.microStep(batchOf(2), 0);
+    trainer.update({ lrMultiplier: 1, momentum: 0.9 });
+    await trainer.results();
+  }
+  profiler.stop();
+  const rows = new Map(profiler.lines().map((line) => line.trim().split(/ {2,}/)).map((cells) => [cells[0], cells]));
+  for (const op of ["adamw", "muon_momentum", "newton_schulz", "muon_update", "sum_squares"]) {
+    const cells = rows.get(op)!;
+    assertEquals(Number(cells[1]), profiler.costs.get(op)!.calls, op);
+    assert(!cells.includes("-"), cells.join(" "));
   }
 });
 
