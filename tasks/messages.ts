@@ -10,10 +10,16 @@ import type { Message } from "../src/data/conversation.ts";
  */
 export function checkMessages(value: unknown, { where, system }: { where: string; system: boolean }): Message[] {
   const refuse = (what: string) => new SyntaxError(`Cannot read ${where}: ${what}`);
-  if (!Array.isArray(value)) throw refuse(`${shorten(value)}, expected a list of messages`);
+  if (!Array.isArray(value)) throw refuse(`${shorten(value)}, expected a list of messages ${EXAMPLE}`);
   const messages: Message[] = value.map((message, i) => {
     const { role, content } = (message ?? {}) as Record<string, unknown>;
+    for (const [name, part] of Object.entries({ role, content })) {
+      if (part === undefined) {
+        throw refuse(`message ${i} is ${shorten(message)} without "${name}", expected ${EXAMPLE}`);
+      }
+    }
     if (typeof content !== "string") throw refuse(`message ${i} has the content ${shorten(content)}, expected a text`);
+    if (!content.isWellFormed()) throw refuse(`message ${i} has half a character (a lone surrogate), expected Unicode`);
     return { role: role as Message["role"], content };
   });
   const turns = system && messages[0]?.role === "system" ? messages.slice(1) : messages;
@@ -26,6 +32,8 @@ export function checkMessages(value: unknown, { where, system }: { where: string
   }
   return messages;
 }
+
+const EXAMPLE = '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]';
 
 function shorten(value: unknown): string {
   const text = JSON.stringify(value) ?? "missing";

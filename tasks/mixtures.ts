@@ -96,15 +96,19 @@ export interface MixtureItem {
  * @throws {SyntaxError} naming the item that cannot be read, with what it may be.
  */
 export function parseMixture(text: string): MixtureItem[] {
-  return text.split(",").map((part) => {
+  return text.split(",").map((part, i) => {
     const item = part.trim();
     const [_, name, rows, times] = /^(.+?)(?::(\d+))?(?:\*(\d+))?$/.exec(item) ?? [];
     const isKnown = name !== undefined && (TASK_NAMES.includes(name) || /\.jsonl(\.gz)?$/.test(name));
     if (!isKnown || rows === "0" || times === "0") {
       throw new SyntaxError(
         `Cannot read the mixture ${JSON.stringify(text)}: ${
-          JSON.stringify(item)
-        } is no item, expected NAME, NAME:ROWS, NAME*TIMES or ` +
+          text.trim() === ""
+            ? "it is empty"
+            : item === ""
+            ? `item ${i + 1} is empty`
+            : `${JSON.stringify(item)} is no item`
+        }, expected NAME, NAME:ROWS, NAME*TIMES or ` +
           `NAME:ROWS*TIMES with a positive number and a .jsonl file or one of ${TASK_NAMES.join(", ")}`,
       );
     }
@@ -133,7 +137,7 @@ export async function loadMixture(text: string, source: MixtureSource): Promise<
   const tasks: Task[] = [];
   for (const { name, rows, times } of parseMixture(text)) {
     const load = LOADERS[name];
-    const task = load ? await load(source, rows) : await loadCustomJson(existsSync(name) ? name : join(dataDir, name));
+    const task = load ? await load(source, rows) : await loadCustomJson(findConversations(name, dataDir));
     const wanted = rows ?? task.length;
     if (task.length < wanted) {
       log.warn(`${name} has ${task.length} ${split} rows, ${wanted} were wanted; all are taken`);
@@ -142,4 +146,13 @@ export async function loadMixture(text: string, source: MixtureSource): Promise<
     for (let i = 0; i < times; i++) tasks.push(cut);
   }
   return tasks.length === 1 ? tasks[0] : new TaskMixture(tasks);
+}
+
+/** Finds a file of conversations: here, else in the data folder. */
+function findConversations(name: string, dataDir: string): string {
+  const path = [name, join(dataDir, name)].find((path) => existsSync(path));
+  if (path !== undefined) return path;
+  throw new Error(
+    `Cannot read "${name}": it is neither here nor in "${dataDir}", expected JSON lines of conversations`,
+  );
 }

@@ -11,8 +11,12 @@ Deno.test("parseMixture() reads rows and times, and says what an item may be", (
     { name: "world-counting", rows: 20, times: 3 },
     { name: "my data.jsonl", rows: 5, times: 1 },
   ]);
-  for (const text of ["", "gsm9k", "gsm8k:0", "gsm8k*0", "gsm8k,", "gsm8k:x", "data.json"]) {
+  for (const text of ["gsm9k", "gsm8k:0", "gsm8k*0", "gsm8k:x", "data.json"]) {
     assertThrows(() => parseMixture(text), SyntaxError, "is no item, expected NAME");
+  }
+  for (const text of ["", "  "]) assertThrows(() => parseMixture(text), SyntaxError, "it is empty, expected NAME");
+  for (const text of ["gsm8k,", "gsm8k,,arc-easy"]) {
+    assertThrows(() => parseMixture(text), SyntaxError, "item 2 is empty, expected NAME");
   }
   for (const { train, validation } of Object.values(REFERENCE_MIXTURES)) {
     parseMixture(train);
@@ -35,6 +39,11 @@ Deno.test("loadMixture() takes the first rows of files, generates tasks of a siz
   assertEquals(contents.filter((text) => text === "b").length, 2);
   const test = await loadMixture("world-counting:4", { ...source, split: "test" });
   assertEquals(test.conversation(1), worldTask("counting", { split: "test", size: 4 }).conversation(1));
+  await assertRejects(
+    () => loadMixture("own.jsonl, mine.jsonl", source),
+    Error,
+    '"mine.jsonl": it is neither here nor in',
+  );
   await assertRejects(() => loadMixture("identity", source), Error, 'run "nanochat data fetch identity"');
   await assertRejects(() => loadMixture("gsm8k", source), Error, 'run "nanochat data fetch tasks"');
 });

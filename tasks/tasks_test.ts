@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { temporaryFolder } from "../dev/testing.ts";
 import { openTaskRows, rowsOf } from "../src/data/task_data.ts";
@@ -103,11 +103,38 @@ Deno.test("loadCustomJson() names the line of what is no conversation", async ()
   const path = join(folder.path, "identity_conversations.jsonl");
   await assertRejects(() => loadCustomJson(path), Error, 'run "nanochat data fetch identity"');
   const good = '[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]';
-  Deno.writeTextFileSync(path, `${good}\n \n${good}`);
-  assertEquals((await loadCustomJson(path)).length, 2);
-  for (const [line, message] of [['{"a":1}', 'line 3: {"a":1}, expected a list of messages'], ["[{", "line 3: "]]) {
+  const long = JSON.stringify([{ role: "user", content: "Hi" }, {
+    role: "assistant",
+    content: "word ".repeat(400_000),
+  }]);
+  for (const text of [`${good}\n \n${good}`, `\ufeff\r\n${good}\r\n\r\n${good}\r\n`, `${good}\n${long}\n`]) {
+    Deno.writeTextFileSync(path, text);
+    assertEquals((await loadCustomJson(path)).length, 2);
+  }
+  const turn = (role: string, content: unknown) => ({ role, content });
+  const [user, assistant] = [turn("user", "Hi"), turn("assistant", "Hello")];
+  const wrong: [line: unknown, message: string][] = [
+    [{ a: 1 }, '{"a":1}, expected a list of messages [{"role": "user", "content": "..."}'],
+    [[user], "1 messages of user and assistant, expected at least two"],
+    [[user, user, assistant], 'message 1 is from "user", expected "assistant"'],
+    [[turn("User", "Hi"), assistant], 'message 0 is from "User", expected "user"'],
+    [[user, turn("asistant", "Hi")], 'message 1 is from "asistant", expected "assistant"'],
+    [[user, turn("assistant", null)], "message 1 has the content null, expected a text"],
+    [[user, { role: "assistant" }], 'message 1 is {"role":"assistant"} without "content", expected [{"role": "user"'],
+    [[{ from: "human", value: "x" }, assistant], 'message 0 is {"from":"human","value":"x"} without "role"'],
+    [[user, null], 'message 1 is null without "role"'],
+    [[user, turn("assistant", "a\ud800")], "message 1 has half a character"],
+    [[turn("system", "Be nice"), user, assistant], 'message 0 is from "system", expected "user"'],
+  ];
+  for (const [value, message] of wrong) {
+    Deno.writeTextFileSync(path, `${good}\n\n${JSON.stringify(value)}\n`);
+    await assertRejects(() => loadCustomJson(path), SyntaxError, `"${path}", line 3: ${message}`);
+  }
+  for (const line of ["[{", `${good.slice(0, -3)}`, "x".repeat(1_000_000)]) {
     Deno.writeTextFileSync(path, `${good}\n\n${line}\n`);
-    await assertRejects(() => loadCustomJson(path), SyntaxError, message);
+    const error = await assertRejects(() => loadCustomJson(path), SyntaxError, `"${path}", line 3: `);
+    assert(error.message.endsWith(", expected one JSON value a line") && error.message.length < 300, error.message);
+    assert(!error.message.includes("line 1 "), error.message);
   }
   Deno.writeTextFileSync(path, "\n");
   await assertRejects(() => loadCustomJson(path), Error, "no conversation");

@@ -60,8 +60,23 @@ Deno.test("nanochat tokenizer show renders a conversation with its mask", () =>
     assertEquals(code, 0, stderr);
     const trained = stdout.trim().split("\n").map((line) => line.split("\t")).filter(([_, mask]) => mask === "1");
     assertEquals(trained.map(([_, _mask, text]) => text).join(""), "two<|assistant_end|>");
-    await Deno.writeTextFile(file, "{");
-    const broken = await nanochat(["tokenizer", "show", `--conversation=${file}`], { env });
-    assertEquals(broken.code, 1);
-    assertStringIncludes(broken.stderr, "Cannot read the conversation");
+    const pretty = `\ufeff${JSON.stringify(messages, null, 2).replaceAll("\n", "\r\n")}\r\n`;
+    await Deno.writeTextFile(file, pretty);
+    assertEquals((await nanochat(["tokenizer", "show", `--conversation=${file}`], { env })).stdout, stdout);
+    const broken: [content: string | Uint8Array, message: string][] = [
+      ["{", "Expected property name"],
+      ["[1]", 'expected {"messages": [...]} or a list of messages with role and content'],
+      ['{"messages":[{"role":"user","content":null}]}', 'expected {"messages": [...]}'],
+      [
+        '[{"role":"user","content":"x"},{"role":"user","content":"y"}]',
+        'message 1 is from "user", expected "assistant"',
+      ],
+      [Uint8Array.of(34, 233, 34), "line 1: it holds other bytes, expected UTF-8 text"],
+    ];
+    for (const [content, message] of broken) {
+      await Deno.writeFile(file, typeof content === "string" ? new TextEncoder().encode(content) : content);
+      const { code, stdout, stderr } = await nanochat(["tokenizer", "show", `--conversation=${file}`], { env });
+      assertEquals([code, stdout], [1, ""]);
+      assertStringIncludes(stderr, message);
+    }
   }));

@@ -4,6 +4,7 @@ import { cyan, dim, green, inverse, red } from "@std/fmt/colors";
 import { chooseData, chooseTokenizer, foldersOf, resolveBaseDir } from "../data/base_dir.ts";
 import { type Conversation, renderConversation } from "../data/conversation.ts";
 import { documents, listShards, splitShards } from "../data/dataset.ts";
+import { parseJson, readText } from "../data/text_file.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import {
   compareTokenizers,
@@ -126,20 +127,28 @@ interface Shown {
   readonly mask?: number;
 }
 
-function readConversation(file: string): Conversation {
-  const text = Deno.readTextFileSync(file);
+/** Reads the first conversation of a file: of JSON lines, or the file as a whole. What its messages hold is the renderer's to judge. */
+async function readConversation(file: string): Promise<Conversation> {
+  const text = await readText(file);
+  const expected = '{"messages": [...]} or a list of messages with role and content';
   let parsed: unknown;
   try {
-    parsed = JSON.parse(text.split("\n").find((line) => line.trim() !== "") ?? "");
+    parsed = parseJson(text.split("\n").find((line) => line.trim() !== "") ?? "");
   } catch {
-    // Not one conversation a line: the file as a whole, then.
     try {
-      parsed = JSON.parse(text);
+      parsed = parseJson(text);
     } catch (cause) {
-      throw new SyntaxError(`Cannot read the conversation in "${file}": ${(cause as Error).message}`, { cause });
+      throw new SyntaxError(`Cannot read "${file}": ${(cause as Error).message}, expected ${expected}`, { cause });
     }
   }
-  return (Array.isArray(parsed) ? { messages: parsed } : parsed) as Conversation;
+  const messages = Array.isArray(parsed) ? parsed : (parsed as { messages?: unknown } | null)?.messages;
+  const isMessage = (value: unknown) =>
+    typeof value === "object" && value !== null && "role" in value && "content" in value &&
+    (typeof value.content === "string" || Array.isArray(value.content) && value.content.every((part) => part !== null));
+  if (!Array.isArray(messages) || !messages.every(isMessage)) {
+    throw new SyntaxError(`Cannot read "${file}": its first value is something else, expected ${expected}`);
+  }
+  return { messages };
 }
 
 /** Shows the tokens of a text, or of the first conversation of a file: on a terminal in colours, piped one token a line. */
@@ -153,7 +162,7 @@ export async function show(
   using tokenizer = await Tokenizer.load(chosen.folder);
   const { ids, mask } = conversation === undefined
     ? { ids: tokenizer.encode(text!), mask: undefined }
-    : renderConversation(tokenizer, readConversation(conversation));
+    : renderConversation(tokenizer, await readConversation(conversation));
   const tokens = ids.map((id, i): Shown => ({ id, text: tokenizer.decode([id]), mask: mask?.[i] }));
   if (terminal.isTerminal) {
     terminal.raw(`${drawTokens(tokens)}\n`);

@@ -6,6 +6,7 @@
  */
 import { basename, extname, join } from "@std/path";
 import { ParquetFile } from "./parquet.ts";
+import { parseJson } from "./text_file.ts";
 
 /** What was found on the way; the caller says it aloud. */
 export interface Findings {
@@ -120,11 +121,9 @@ async function* lineDocuments(path: string, { key, findings, onBytes }: ReadOpti
     const where = `Cannot read line ${number} of "${path}"`;
     let row: unknown;
     try {
-      row = JSON.parse(text);
+      row = parseJson(text);
     } catch (cause) {
-      // V8 quotes the place as it is, line breaks included.
-      const reason = (cause as Error).message.replace(/\s+/g, " ");
-      throw new SyntaxError(`${where}: it is no JSON (${reason})`, { cause });
+      throw new SyntaxError(`${where}: it is no JSON (${(cause as Error).message})`, { cause });
     }
     if (typeof row !== "object" || row === null || !Object.hasOwn(row, key)) {
       const keys = typeof row === "object" && row !== null

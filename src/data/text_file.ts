@@ -10,9 +10,10 @@ export interface Line<T> {
 }
 
 /**
- * Reads a UTF-8 text file; one that ends in .gz is decompressed.
+ * Reads a UTF-8 text file, without the mark that some programs put in front; one that ends in .gz is decompressed.
  *
- * @throws {SyntaxError} where it is no UTF-8 or no gzip. A file that is missing throws Deno.errors.NotFound.
+ * @throws {SyntaxError} where it is no gzip, or naming the first line that is no UTF-8. A file that is missing throws
+ * Deno.errors.NotFound.
  */
 export async function readText(path: string): Promise<string> {
   let bytes = await Deno.readFile(path);
@@ -21,15 +22,33 @@ export async function readText(path: string): Promise<string> {
       const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
       bytes = await new Response(plain).bytes();
     }
+  } catch (cause) {
+    throw new SyntaxError(`Cannot read "${path}": ${(cause as Error).message}, expected gzip`, { cause });
+  }
+  try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
-    const kind = path.endsWith(".gz") ? "gzip of UTF-8 text" : "UTF-8 text";
-    throw new SyntaxError(`Cannot read "${path}": ${(cause as Error).message}, expected ${kind}`, { cause });
+    const line = firstInvalidLine(bytes);
+    throw new SyntaxError(`Cannot read "${path}", line ${line}: it holds other bytes, expected UTF-8 text`, { cause });
+  }
+}
+
+/** Number of the first line that is no UTF-8, from 1; a line break is no part of a longer character. */
+function firstInvalidLine(bytes: Uint8Array): number {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  for (let line = 1, start = 0;; line++) {
+    const end = bytes.indexOf(10, start);
+    try {
+      decoder.decode(bytes.subarray(start, end < 0 ? undefined : end));
+    } catch {
+      return line;
+    }
+    start = end + 1;
   }
 }
 
 /**
- * Parses JSON, with a message of one line: the engine's own quotes the text, line breaks included.
+ * Parses JSON, with a message of one line: the engine's own quotes the text, line breaks included, and calls a single line the first.
  *
  * @throws {SyntaxError} whose message says what is wrong.
  */
@@ -37,7 +56,14 @@ export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new SyntaxError((cause as Error).message.replace(/\s+/g, " "), { cause });
+    const message = (cause as Error).message.replace(/\s+/g, " ");
+    const isLine = !text.trimEnd().includes("\n");
+    throw new SyntaxError(
+      isLine ? message.replace(/ at position \d+ \(line 1 column (\d+)\)/, " at column $1") : message,
+      {
+        cause,
+      },
+    );
   }
 }
 
