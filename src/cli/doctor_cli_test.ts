@@ -1,8 +1,10 @@
 /** `nanochat doctor`, and what commands do where the sandbox grants what it must not: a copy of the program with a spoilt sandbox. */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
 import { ROOT } from "../../dev/setup.ts";
+import { temporaryFolder } from "../../dev/testing.ts";
+import { examine } from "../bench/doctor.ts";
 
 Deno.test("nanochat doctor --json says what will be used", async () => {
   await withFolder(async (folder) => {
@@ -11,8 +13,33 @@ Deno.test("nanochat doctor --json says what will be used", async () => {
     const found = JSON.parse(stdout);
     const keys = "version cpu memory disk gpus libraries sandbox uses advice";
     assertEquals(Object.keys(found), keys.split(" "));
-    assertEquals([found.sandbox.level, found.uses.device, found.advice], ["process", "cpu", []]);
+    assertEquals([found.sandbox.level, found.uses.device], ["process", "cpu"]);
   });
+});
+
+Deno.test("examine() finds what is there, makes nothing and says why", async () => {
+  using folder = temporaryFolder();
+  const base = join(folder.path, "not", "yet");
+  const asked: string[] = [];
+  const found = await examine(base, {
+    run: (program) => {
+      asked.push(program);
+      return Promise.resolve("NVIDIA T4, 15360, 570.124.06\n");
+    },
+    env: () => undefined,
+  });
+  assertEquals(asked, ["nvidia-smi"]);
+  assertEquals([...Deno.readDirSync(folder.path)], []);
+  const { cpu, memory, disk, gpus, libraries, sandbox, uses } = found;
+  assert(cpu.features.includes(cpu.isa!), `${cpu.isa} of ${cpu.features}`);
+  assert(memory.freeBytes > 0 && memory.freeBytes <= memory.totalBytes, JSON.stringify(memory));
+  assert(disk.freeBytes! > 0 && disk.folder === base, JSON.stringify(disk));
+  assertEquals(gpus.map(({ name }) => name), ["NVIDIA T4"]);
+  assertEquals(libraries.cpu.error, null);
+  assert(Deno.statSync(libraries.cpu.path!).isFile);
+  assertEquals(sandbox, { level: "process", guard: Deno.build.os === "linux" ? "kernel" : "resident", error: null });
+  assert(uses!.threads >= 1 && uses!.threads <= cpu.hardwareThreads, JSON.stringify(uses));
+  assert(uses!.why.includes("this version computes on the CPU alone"));
 });
 
 async function copyTree(from: string, to: string): Promise<void> {

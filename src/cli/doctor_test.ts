@@ -1,8 +1,6 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { join } from "@std/path";
-import { temporaryFolder } from "../../dev/testing.ts";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { describe } from "./doctor_command.ts";
-import { examine, parseGpus } from "../bench/doctor.ts";
+import { parseGpus } from "../bench/doctor.ts";
 
 Deno.test("parseGpus() reads what nvidia-smi prints", () => {
   assertEquals(parseGpus("NVIDIA H100 80GB HBM3, 81559, 570.124.06\nNVIDIA T4, 15360, 570.124.06\n"), [
@@ -11,31 +9,6 @@ Deno.test("parseGpus() reads what nvidia-smi prints", () => {
   ]);
   assertEquals(parseGpus(""), []);
   assertEquals(parseGpus("No devices were found\n"), []);
-});
-
-Deno.test("examine() finds what is there, makes nothing and says why", async () => {
-  using folder = temporaryFolder();
-  const base = join(folder.path, "not", "yet");
-  const asked: string[] = [];
-  const found = await examine(base, {
-    run: (program) => {
-      asked.push(program);
-      return Promise.resolve("NVIDIA T4, 15360, 570.124.06\n");
-    },
-    env: () => undefined,
-  });
-  assertEquals(asked, ["nvidia-smi"]);
-  assertEquals([...Deno.readDirSync(folder.path)], []);
-  const { cpu, memory, disk, gpus, libraries, sandbox, uses } = found;
-  assert(cpu.features.includes(cpu.isa!), `${cpu.isa} of ${cpu.features}`);
-  assert(memory.freeBytes > 0 && memory.freeBytes <= memory.totalBytes, JSON.stringify(memory));
-  assert(disk.freeBytes! > 0 && disk.folder === base, JSON.stringify(disk));
-  assertEquals(gpus.map(({ name }) => name), ["NVIDIA T4"]);
-  assertEquals(libraries.cpu.error, null);
-  assert(Deno.statSync(libraries.cpu.path!).isFile);
-  assertEquals(sandbox, { level: "process", guard: Deno.build.os === "linux" ? "kernel" : "resident", error: null });
-  assert(uses!.threads >= 1 && uses!.threads <= cpu.hardwareThreads, JSON.stringify(uses));
-  assert(uses!.why.includes("this version computes on the CPU alone"));
 });
 
 Deno.test("describe() names each finding and what to do", () => {

@@ -30,6 +30,7 @@ Deno.test("nanochat opens no connection that a command did not ask for", () =>
       ["eval", "bpb", "--split-tokens=64", "--device-batch-size=1"],
       ["chat", "-p", "The year", "--max-tokens=4"],
       ["models"],
+      ["doctor"],
       ["report", "--watch", "d1"],
       [],
     ];
