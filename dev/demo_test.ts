@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { demo, DEMO_PROMPTS } from "./demo.ts";
+import { demo, DEMO_QUESTIONS, DEMO_TEXTS } from "./demo.ts";
 
 /** Runs the demo on a machine that only takes notes. */
-async function noted(options: { isTerminal: boolean; codes?: number[] }) {
+async function noted(options: { isTerminal: boolean; isFast?: boolean; codes?: number[] }) {
   const notes: string[] = [];
   const codes = [...options.codes ?? []];
   const code = await demo({
@@ -13,6 +13,7 @@ async function noted(options: { isTerminal: boolean; codes?: number[] }) {
     },
     print: (line) => void notes.push(line),
     isTerminal: options.isTerminal,
+    isFast: options.isFast ?? false,
     base: "/base",
   });
   return { notes, code };
@@ -26,11 +27,18 @@ Deno.test("demo() says time and disk first, sets up, trains and opens the chat o
   assertEquals(notes.slice(2), ["setup", "run tiny", "chat --base-dir=/base/runs/tiny"]);
 });
 
-Deno.test("demo() answers three prompts when it is piped", async () => {
+Deno.test("demo() asks three questions when it is piped", async () => {
   const { notes } = await noted({ isTerminal: false });
   const shown = notes.filter((note) => note.startsWith("\n> "));
-  assertEquals(shown, DEMO_PROMPTS.map((prompt) => `\n> ${prompt}`));
+  assertEquals(shown, DEMO_QUESTIONS.map((prompt) => `\n> ${prompt}`));
   assertEquals(notes.filter((note) => note.startsWith("chat ")).length, 3);
+});
+
+Deno.test("demo() stops after base training with --fast, and the base model continues texts", async () => {
+  const { notes } = await noted({ isTerminal: false, isFast: true });
+  assertEquals(notes.filter((note) => note.startsWith("run ")), ["run tiny --until=base-eval"]);
+  assertEquals(notes.filter((note) => note.startsWith("\n> ")), DEMO_TEXTS.map((prompt) => `\n> ${prompt}`));
+  assert(notes.filter((note) => note.startsWith("chat ")).every((note) => note.includes("--source=base")));
 });
 
 Deno.test("demo() ends with the code of a stage that was stopped", async () => {

@@ -75,6 +75,7 @@ const LOADERS: Readonly<Record<string, Load>> = {
   "world-arithmetic": world("arithmetic"),
   "world-spelling": world("spelling"),
   "world-counting": world("counting"),
+  "world-dialogue": world("dialogue"),
 };
 
 /** Names that an item of a mixture may have, beside files. */

@@ -53,9 +53,9 @@ export function* worldDocuments(
 
 /** The kinds of documents with their shares in percent. */
 const WRITERS: readonly (readonly [percent: number, write: (random: Random) => string])[] = [
-  [26, storyDocument],
-  [14, portraitDocument],
-  [7, townDocument],
+  [19, storyDocument],
+  [15, portraitDocument],
+  [13, townDocument],
   [12, questionDocument],
   [5, letterDocument],
   [5, diaryDocument],

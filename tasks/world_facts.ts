@@ -235,7 +235,7 @@ export const TOWN_ATTRIBUTES: readonly Attribute[] = [
     statements: ["{town} stands on the river {river}.", "The river {river} flows through {town}."],
     continuations: ["The river {river} flows through it.", "It stands on the river {river}."],
     questions: ["Which river flows through {town}?", "On which river does {town} stand?"],
-    answers: ["The river {river} flows through {town}."],
+    answers: ["{town} stands on the river {river}."],
   },
   {
     key: "product",

@@ -20,9 +20,9 @@ import { SPELLABLE } from "./world_words.ts";
 export type TaskSplit = "train" | "test";
 
 /** Names of the tasks. */
-export type WorldTaskName = "identity" | "world" | "arithmetic" | "spelling" | "counting";
+export type WorldTaskName = "identity" | "world" | "arithmetic" | "spelling" | "counting" | "dialogue";
 
-/** Conversations of a world task carry what a right answer must hold. */
+/** Conversations of a world task carry what a right answer must hold, the last one where there are several. */
 export interface WorldConversation extends Conversation {
   /** Text of a right answer: a name, a number, the letters of a word. */
   readonly value: string;
@@ -36,12 +36,15 @@ interface Draw {
 /** Test rows are drawn from seeds that no training row uses. */
 const TEST_SEED = 10_000_000;
 
-const WRITERS: Readonly<Record<WorldTaskName, (draw: Draw) => WorldConversation>> = {
+type Writer = (draw: Draw) => WorldConversation;
+const SINGLE: readonly Writer[] = [identity, fact, arithmetic, spelling, counting];
+const WRITERS: Readonly<Record<WorldTaskName, Writer>> = {
   identity,
   world: fact,
   arithmetic,
   spelling,
   counting,
+  dialogue,
 };
 
 /** Makes a task of `size` rows of the small world. */
@@ -89,9 +92,13 @@ function identity({ random, heldOut }: Draw): WorldConversation {
   for (;;) {
     const trait = random.choice(TRAITS);
     const question = say(random, trait.questions);
-    if (isHeldOut(question) === heldOut) return chat(question, say(random, trait.answers), trait.value);
+    if (isHeldOut(casual(question)) !== heldOut) continue;
+    return chat(random.below(4) === 0 ? casual(question) : question, say(random, trait.answers), trait.value);
   }
 }
+
+/** The same question as many people type it. */
+const casual = (question: string): string => question.toLowerCase().replace(/[.?!]$/, "");
 
 const ASKED = FACTS.filter(({ key }) => !isHeldOut(key));
 const EXAMINED = FACTS.filter(({ key }) => isHeldOut(key));
@@ -165,4 +172,11 @@ function counting({ random, heldOut }: Draw): WorldConversation {
     { type: "python_output", text: count },
     { type: "text", text: `The answer is ${count}` },
   ], count);
+}
+
+/** Two to four questions of any kind, one behind the other. */
+function dialogue(draw: Draw): WorldConversation {
+  const { random } = draw;
+  const rows = Array.from({ length: random.randInt(2, 4) }, () => random.choice(SINGLE)(draw));
+  return { messages: rows.flatMap(({ messages }) => messages), value: rows.at(-1)!.value };
 }

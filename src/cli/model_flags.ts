@@ -19,6 +19,7 @@ export const RUN = {
     help: "server that plays the hub, as of data fetch; shards are below it in base_data/",
   }),
   from: string(undefined, { help: "repeats this stage and those behind it, finished or not" }),
+  until: string(undefined, { help: "ends after this stage" }),
   ...DEVICE,
   ...PRICE,
   "dry-run": bool(false, { help: "prints the commands of the stages and ends" }),

@@ -28,7 +28,7 @@ export async function run(
   name: string,
   { values, settings, stop, terminal }: Invocation<typeof RUN>,
 ): Promise<number> {
-  const { baseDir, dryRun, from, pricePerHour } = values;
+  const { baseDir, dryRun, from, until, pricePerHour } = values;
   const recipe = chooseRecipe(name);
   const base = resolveBaseDir(baseDir);
   const places = placesOf(recipe, { name, base });
@@ -49,7 +49,17 @@ export async function run(
   const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
   const execute = stageExecutor(COMMANDS, { result, common });
   const program = thisProgram();
-  const { stopped } = await runRecipe(name, { base, log, stop, result, execute, from, program, pricePerHour });
+  const { stopped } = await runRecipe(name, {
+    base,
+    log,
+    stop,
+    result,
+    execute,
+    from,
+    until,
+    program,
+    pricePerHour,
+  });
   if (stopped) terminal.info(`Stopped; "nanochat run ${name}" goes on from here`);
   return stopped ? EXIT.STOPPED : EXIT.DONE;
 }

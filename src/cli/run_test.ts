@@ -5,13 +5,13 @@ import { type Log, SILENT } from "../data/log.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
 import { type Recipe, RECIPES, type Stage } from "../train/recipes.ts";
 import { placesOf, type RunContext, runRecipe } from "../train/run.ts";
+import { readRecords } from "../train/run_record.ts";
 import { allFlags } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import { parse } from "./parse.ts";
 import { commandLine, findStageCommand, stageArgs, stageExecutor } from "./stage.ts";
 
 const execute = stageExecutor(COMMANDS, { result: () => {} });
-import { readRecords } from "../train/run_record.ts";
 
 const TRAIN = {
   name: "base",
@@ -44,7 +44,10 @@ const SMALL: Recipe = {
 };
 
 /** Runs SMALL, or a changed one, in a folder; returns what was said. */
-async function run(base: string, { recipe = SMALL, stop }: { recipe?: Recipe; stop?: AbortSignal } = {}) {
+async function run(
+  base: string,
+  { recipe = SMALL, stop, until }: { recipe?: Recipe; stop?: AbortSignal; until?: string } = {},
+) {
   const said: string[] = [];
   const results: { text: string; object: unknown }[] = [];
   const log: Log = {
@@ -59,6 +62,7 @@ async function run(base: string, { recipe = SMALL, stop }: { recipe?: Recipe; st
     result: (text, object) => void results.push({ text, object }),
     execute: stageExecutor(COMMANDS, { result: (text, object) => void results.push({ text, object }) }),
     recipes: { small: recipe },
+    until,
   };
   const summary = await runRecipe("small", cx);
   return { summary, results, said: said.join("\n") };
@@ -103,6 +107,19 @@ Deno.test("runRecipe() repeats a stage whose flags changed, and those behind it"
     assertEquals(said.match(/done before/g)?.length, 2);
     assertEquals(summary.figures.steps, 2);
     assertEquals(listSteps(join(foldersOf(base, "small").checkpoints, "base", "d2")).at(-1), 2);
+  }));
+
+Deno.test("runRecipe() ends after the stage of --until, and does the others when it is called again", () =>
+  inFolder(async (base) => {
+    const first = await run(base, { until: "base" });
+    assertEquals(first.summary.stopped, false);
+    assertEquals(first.summary.figures.steps, 4);
+    assertEquals(first.summary.figures.train_bpb, undefined);
+    assert(!first.said.includes("base-eval"), first.said);
+    const { said, summary } = await run(base);
+    assertEquals(said.match(/done before/g)?.length, 3);
+    assert(summary.figures.train_bpb > 0);
+    await assertRejects(() => run(base, { until: "bas" }), RangeError, 'stop after stage "bas"');
   }));
 
 Deno.test("runRecipe() goes on where it was stopped", () =>

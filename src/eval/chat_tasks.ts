@@ -64,6 +64,7 @@ export const CHAT_TASKS: Readonly<Record<string, ChatTaskRow>> = {
   Arithmetic: world("arithmetic"),
   Spelling: world("spelling"),
   Counting: world("counting"),
+  Dialogue: world("dialogue"),
 };
 
 /** Names of the tasks that make ChatCORE. */

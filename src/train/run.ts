@@ -49,6 +49,8 @@ export interface RunContext {
   result(text: string, object?: unknown): void;
   /** Repeats this stage and those behind it. */
   readonly from?: string;
+  /** Ends after this stage. */
+  readonly until?: string;
   /** What the head of the report card says about the program. */
   readonly program?: Program;
   /** Price of an hour of the machine, for the report card. */
@@ -76,7 +78,7 @@ const RECORD_INTERVAL_MS = 5_000;
  */
 export async function runRecipe(name: string, cx: RunContext): Promise<RunSummary> {
   const recipe = findRecipe(name, cx.recipes);
-  checkStage(recipe, cx.from);
+  checkStages(recipe, cx);
   const places = placesOf(recipe, { name, base: cx.base });
   const { folders } = places;
   Deno.mkdirSync(folders.root, { recursive: true });
@@ -120,10 +122,14 @@ export function findRecipe(name: string, recipes: Readonly<Record<string, Recipe
   throw new RangeError(`Cannot run ${JSON.stringify(name)}: no such recipe; ${size}. The recipes are${list}`);
 }
 
-function checkStage({ stages }: Recipe, name: string | undefined): void {
+function checkStages({ stages }: Recipe, { from, until }: RunContext): void {
   const names = stages.map((stage) => stage.name);
-  if (name === undefined || names.includes(name)) return;
-  throw new RangeError(`Cannot repeat stage "${name}": there is no such stage, expected one of: ${names.join(", ")}`);
+  for (const [verb, name] of [["repeat", from], ["stop after", until]]) {
+    if (name === undefined || names.includes(name)) continue;
+    throw new RangeError(
+      `Cannot ${verb} stage "${name}": there is no such stage, expected one of: ${names.join(", ")}`,
+    );
+  }
 }
 
 /** The stages of one run. */
@@ -144,7 +150,7 @@ class Run {
 
   /** Goes through all stages; false where the user stopped one. */
   async stages(name: string): Promise<boolean> {
-    const { log, from, stop } = this.#cx;
+    const { log, from, until, stop } = this.#cx;
     const { stages, about } = this.#recipe;
     let key = "";
     let isRepeating = false;
@@ -154,6 +160,7 @@ class Run {
       isRepeating ||= stage.name === from;
       const record = this.#records[stage.name];
       const title = `Stage ${i + 1} of ${stages.length}, ${stage.name}`;
+      if (i > 0 && stages[i - 1].name === until) break;
       if (!isRepeating && record?.key === key && record.finished && this.#isPresent(stage)) {
         log.info(`${title}: done before, in ${duration(record.sec)}`);
         continue;
@@ -183,7 +190,8 @@ class Run {
   /** The times of the stages and what they reached, as a text. */
   summary(): string {
     const row = (name: string, value: string) => `${name.padEnd(30)} ${value}`;
-    const times = this.#recipe.stages.map(({ name }) => row(name, duration(this.#records[name].sec)));
+    const done = this.#recipe.stages.filter(({ name }) => this.#records[name]);
+    const times = done.map(({ name }) => row(name, duration(this.#records[name].sec)));
     const { total_sec, val_bpb, markov2_bpb } = this.figures();
     const rows = [...times, row("total", duration(total_sec))];
     if (val_bpb !== undefined) rows.push(row("validation", `${val_bpb.toFixed(4)} bits per byte`));
@@ -193,9 +201,7 @@ class Run {
         row("Markov model of two bytes", `${markov2_bpb.toFixed(4)} bits per byte: the model needs ${share} of that`),
       );
     }
-    return [...rows, ...scoreTable(this.#recipe.stages.map(({ name }) => [name, this.#records[name].figures]))].join(
-      "\n",
-    );
+    return [...rows, ...scoreTable(done.map(({ name }) => [name, this.#records[name].figures]))].join("\n");
   }
 
   /** Runs one stage and records it; false = stopped before its end. */
