@@ -168,7 +168,7 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
   // The reference's runcpu.sh: every stage once, on real data, with a model far too small to be good.
   cpu: {
     about:
-      "goes through every stage on the reference's data with a toy model: about 25 minutes on two cores, 2 GB to download",
+      "goes through every stage on the reference's data with a toy model: about 10 minutes on two free cores, 2 GB to download",
     data: "shared",
     stages: [
       { name: "shards", command: "data download", flags: { "num-files": 4 } },
