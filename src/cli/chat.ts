@@ -105,7 +105,13 @@ class AnswerWriter {
 
   write({ kind, text }: Piece): void {
     const opening = this.#kind === "text" ? "[" : "";
-    const closing = kind === "text" ? "]" : kind === "python_output" ? " = " : "][";
+    const closing = kind === "python_output"
+      ? " = "
+      : kind === "python"
+      ? "]["
+      : /^[\p{L}\p{N}]/u.test(text)
+      ? "] "
+      : "]";
     const border = kind === this.#kind ? "" : opening || closing;
     const isTool = kind !== "text" || this.#kind !== "text";
     this.#kind = kind;

@@ -64,22 +64,14 @@ Deno.test("chatLoop() shows control characters of an answer as symbols", async (
   assertEquals(seen().out, "a␛[2Jb␇␍c\td\n");
 });
 
-Deno.test("chatLoop() shows a tool call with its result", async () => {
+Deno.test("chatLoop() shows a tool call with its result, and parts it from the word behind it", async () => {
   const [start, end] = ["python_start", "python_end"].map((name) => byteTokenizer.encodeSpecial(`<|${name}|>`));
-  const { options, seen } = scriptedChat(["?"], [[
-    ...bytes("So "),
-    start,
-    ...bytes("6*7"),
-    end,
-    0,
-    0,
-    0,
-    0,
-    ...bytes("."),
-    END,
-  ]]);
-  await chatLoop(options);
-  assertEquals(seen().out, "So [6*7 = 42].\n");
+  for (const [behind, shown] of [[".", "So [6*7 = 42].\n"], ["42", "So [6*7 = 42] 42\n"]]) {
+    const answer = [...bytes("So "), start, ...bytes("6*7"), end, 0, 0, 0, 0, ...bytes(behind), END]; // the zeros give way to the result
+    const { options, seen } = scriptedChat(["?"], [answer]);
+    await chatLoop(options);
+    assertEquals(seen().out, shown);
+  }
 });
 
 Deno.test("chatLoop() goes on after a Ctrl-C and leaves at the second one in a row", async () => {
