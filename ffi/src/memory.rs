@@ -116,7 +116,7 @@ fn map(bytes: usize) -> Option<*mut u8> {
     Some(pointer.cast())
 }
 
-/// Zeroed memory for a thread's own use, in large pages where the system has them.
+/// Memory for a thread's own use, in large pages where the system has them.
 #[derive(Default)]
 pub(crate) struct Pages {
     address: usize,
@@ -124,28 +124,28 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// At least `bytes` bytes, rounded up to large pages.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let bytes = bytes.next_multiple_of(MAPPED);
-        let Some(start) = map(bytes) else {
-            std::alloc::handle_alloc_error(Layout::from_size_align(bytes, ALIGN).unwrap_or(Layout::new::<u8>()))
-        };
-        Pages { address: start as usize, bytes }
+    /// At least `bytes` bytes with unspecified content.
+    pub(crate) fn at_least(&mut self, bytes: usize) -> *mut u8 {
+        if self.bytes < bytes {
+            *self = Pages::default(); // the old content is of no use: it is freed first
+            let bytes = bytes.next_multiple_of(MAPPED);
+            let Some(start) = map(bytes) else {
+                std::alloc::handle_alloc_error(Layout::from_size_align(bytes, ALIGN).unwrap_or(Layout::new::<u8>()))
+            };
+            *self = Pages { address: start as usize, bytes };
+        }
+        self.address as *mut u8
     }
 
     pub(crate) fn len(&self) -> usize {
         self.bytes
-    }
-
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.address as *mut u8
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            // SAFETY: a mapping of `new`, which nobody else has.
+            // SAFETY: a mapping of `at_least`, which nobody else has.
             unsafe { libc::munmap(self.address as *mut c_void, self.bytes) };
         }
     }

@@ -37,11 +37,7 @@ impl Scratch {
 
     /// At least `units` units with unspecified content, aligned to pages.
     pub fn room(&mut self, units: usize) -> *mut u32 {
-        if self.0.len() < units * 4 {
-            self.0 = Pages::default(); // the old content is of no use: free it first
-            self.0 = Pages::new(units * 4);
-        }
-        self.0.as_mut_ptr().cast()
+        self.0.at_least(units * 4).cast()
     }
 
     /// Keeps the larger of this and what the slot has got meanwhile.

@@ -12,6 +12,7 @@ use crate::cpu::isa::{Isa, isa};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::Avx512;
 use crate::cpu::simd::{Element, Kernel, Lanes, MAX_LANES, dispatch};
+use crate::memory::Pages;
 use std::cell::RefCell;
 
 /// Queries of a query tile and keys of a key tile; a multiple of every lane count.
@@ -363,24 +364,13 @@ impl<E: Element> Kernel for UnpackRows<E> {
     }
 }
 
-/// A cache line: gives scratch its alignment.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "reached through the address of the vector")] [f32; 16]);
-
 thread_local! {
-    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Pages> = RefCell::default();
 }
 
 /// Hands `body` the start of at least `n` aligned f32 with arbitrary contents; the memory is kept for the thread's next call.
 pub fn with_scratch<T>(n: usize, body: impl FnOnce(*mut f32) -> T) -> T {
-    SCRATCH.with_borrow_mut(|lines| {
-        let needed = n.div_ceil(16);
-        if lines.len() < needed {
-            lines.resize(needed, Line([0.0; 16]));
-        }
-        body(lines.as_mut_ptr().cast())
-    })
+    SCRATCH.with_borrow_mut(|pages| body(pages.at_least(n * 4).cast()))
 }
 
 /// Cuts scratch into aligned parts.
