@@ -226,12 +226,18 @@ export interface Foreign {
   readonly command: string;
 }
 
-const FOREIGN_CHECKPOINTS = ["base_checkpoints", "mid_checkpoints", "chatsft_checkpoints", "chatrl_checkpoints"];
+/** Folders in which the Python nanochat keeps the checkpoints of each stage. */
+export const REFERENCE_FOLDERS: Readonly<Record<Stage, string>> = {
+  base: "base_checkpoints",
+  mid: "mid_checkpoints",
+  sft: "chatsft_checkpoints",
+  rl: "chatrl_checkpoints",
+};
 
 /** Finds models and tokenizers of the Python nanochat in the base folder, each with the command that imports it. */
 export function findForeign(base: string): Foreign[] {
   const found: Foreign[] = [];
-  for (const kind of FOREIGN_CHECKPOINTS) {
+  for (const kind of Object.values(REFERENCE_FOLDERS)) {
     for (const entry of entries(join(base, kind))) {
       const path = join(base, kind, entry.name);
       if (!entry.isDirectory || ![...entries(path)].some((file) => /^model_\d+\.pt$/.test(file.name))) continue;
