@@ -18,7 +18,7 @@ export interface PoolOptions extends Partial<Limits> {
 
 const DEFAULTS: Limits = { timeoutMs: 5000, memoryBytes: 256 << 20, outputBytes: 65_536 };
 const START_ATTEMPTS = 3;
-const SELF_TEST_MS = 60_000; // 0.3 s on a free machine; a short limit of the pool is for programs
+const SELF_TEST_MS = 300_000; // 0.3 s on a free machine; a short limit of the pool is for programs
 
 /** Processes that run programs. */
 export class PythonPool implements AsyncDisposable {
