@@ -28,6 +28,31 @@ Deno.test("extractZip() writes stored and deflated entries, folders and empty fi
   assertEquals(Deno.statSync(join(out, "empty")).size, 0);
 });
 
+Deno.test("extractZip() reads the directory of large files, and refuses one that is cut or impossible", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "a.zip");
+  const whole = await makeZip([{ name: "a", data: bytes("hello") }, { name: "b", data: bytes("x"), stored: true }], {
+    zip64: true,
+  });
+  Deno.writeFileSync(path, whole);
+  const out = join(folder.path, "out");
+  await extractZip(path, out);
+  assertEquals(["a", "b"].map((name) => Deno.readTextFileSync(join(out, name))), ["hello", "x"]);
+  const damaged: [at: number, message: string][] = [
+    [whole.length - 22 - 20, "the zip64 end of its directory is missing"], // the locator
+    [whole.length - 22 - 20 + 12, "the zip64 end of its directory is missing"], // where it points to
+    [whole.length - 22 - 20 - 8 + 7, "its directory lies behind its end"],
+    [whole.length - 22 - 76 - 28 + 27, "impossible size"], // the last entry's offset
+    [whole.length - 22 - 76 - 28, "impossible size"], // the name of its field
+  ];
+  for (const [at, message] of damaged) {
+    const copy = whole.slice();
+    copy[at] ^= 0x7f;
+    Deno.writeFileSync(path, copy);
+    await assertRejects(() => extractZip(path, join(folder.path, "out2")), Error, message);
+  }
+});
+
 const UNSAFE: readonly [what: string, entry: ZipEntry, message: string][] = [
   ["a parent folder", { name: "a/../../evil", data: bytes("x") }, "would leave the folder"],
   ["an absolute name", { name: "/etc/evil", data: bytes("x") }, "would leave the folder"],

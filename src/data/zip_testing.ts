@@ -14,8 +14,11 @@ export interface ZipEntry {
   readonly sizeBytes?: number;
 }
 
-/** Makes a zip file. */
-export async function makeZip(entries: readonly ZipEntry[]): Promise<Uint8Array<ArrayBuffer>> {
+/** Makes a zip file; with `zip64` every number of the directory stands in the fields of large files. */
+export async function makeZip(
+  entries: readonly ZipEntry[],
+  { zip64 = false }: { zip64?: boolean } = {},
+): Promise<Uint8Array<ArrayBuffer>> {
   const locals: Uint8Array<ArrayBuffer>[] = [], directory: Uint8Array<ArrayBuffer>[] = [];
   let offset = 0;
   for (const entry of entries) {
@@ -39,13 +42,31 @@ export async function makeZip(entries: readonly ZipEntry[]): Promise<Uint8Array<
     central.setUint32(38, (mode << 16) >>> 0, true);
     central.setUint32(42, offset, true);
     locals.push(new Uint8Array(local.buffer), label, packed);
-    directory.push(new Uint8Array(central.buffer), label);
+    const extra = new DataView(new ArrayBuffer(zip64 ? 28 : 0));
+    if (zip64) {
+      [1, 24].forEach((value, i) => extra.setUint16(2 * i, value, true));
+      [sizeBytes, packed.length, offset].forEach((value, i) => extra.setBigUint64(4 + 8 * i, BigInt(value), true));
+      central.setUint16(30, extra.byteLength, true);
+      for (const at of [20, 24, 42]) central.setUint32(at, 0xffffffff, true);
+    }
+    directory.push(new Uint8Array(central.buffer), label, new Uint8Array(extra.buffer));
     offset += 30 + label.length + packed.length;
   }
   const end = new DataView(new ArrayBuffer(22));
   end.setUint32(0, 0x06054b50, true);
   for (const at of [8, 10]) end.setUint16(at, entries.length, true);
-  end.setUint32(12, directory.reduce((sum, part) => sum + part.length, 0), true);
+  const directoryBytes = directory.reduce((sum, part) => sum + part.length, 0);
+  end.setUint32(12, directoryBytes, true);
   end.setUint32(16, offset, true);
-  return await new Blob([...locals, ...directory, end]).bytes();
+  if (!zip64) return await new Blob([...locals, ...directory, end]).bytes();
+  const end64 = new DataView(new ArrayBuffer(56 + 20));
+  end64.setUint32(0, 0x06064b50, true);
+  [entries.length, entries.length, directoryBytes, offset].forEach((value, i) =>
+    end64.setBigUint64(24 + 8 * i, BigInt(value), true)
+  );
+  end64.setUint32(56, 0x07064b50, true);
+  end64.setBigUint64(64, BigInt(offset + directoryBytes), true);
+  for (const at of [8, 10]) end.setUint16(at, 0xffff, true);
+  for (const at of [12, 16]) end.setUint32(at, 0xffffffff, true);
+  return await new Blob([...locals, ...directory, end64, end]).bytes();
 }
