@@ -32,10 +32,10 @@ const BUILD_FOLDER: Record<LibraryKind, string> = {
   cuda: "kernels_cu/build",
   cuda_emu: "kernels_cu/build",
 };
-const BUILD_COMMAND: Record<LibraryKind, string> = {
-  cpu: "deno task build:cpu",
-  cuda: "deno task build:cuda",
-  cuda_emu: "deno task build:cuda-emu",
+const REPAIR: Record<LibraryKind, string> = {
+  cpu: 'run "deno task build:cpu"',
+  cuda: "this version computes on the CPU only: leave --device-type out",
+  cuda_emu: "this version computes on the CPU only",
 };
 
 /** Hash of everything that both sides of the interface must agree on: 32 hex digits. */
@@ -68,7 +68,7 @@ const opened = new Map<LibraryKind, Symbols>();
 /**
  * Opens a native library once and returns its functions.
  *
- * @throws {Error} where no file is found (with the build command) or the library was built from another interface.
+ * @throws {Error} where no file is found (with the repair) or the library was built from another interface.
  */
 export function openLibrary(kind: LibraryKind): Symbols {
   const known = opened.get(kind);
@@ -76,9 +76,7 @@ export function openLibrary(kind: LibraryKind): Symbols {
   const path = findLibrary(kind);
   if (path === undefined) {
     throw new Error(
-      `Cannot open ${libraryFile(kind)}: not found at ${libraryCandidates(kind).join(" or ")}; run "${
-        BUILD_COMMAND[kind]
-      }"`,
+      `Cannot open ${libraryFile(kind)}: not found at ${libraryCandidates(kind).join(" or ")}; ${REPAIR[kind]}`,
     );
   }
   const rows = Object.fromEntries(
@@ -98,7 +96,7 @@ function openFile(path: string, kind: LibraryKind, rows: typeof abi): Symbols {
     probe.close();
     const found = new TextDecoder().decode(text);
     if (found !== abiHash()) {
-      throw new Error(`its interface is ${found}, expected ${abiHash()}; run "${BUILD_COMMAND[kind]}"`);
+      throw new Error(`its interface is ${found}, expected ${abiHash()}; ${REPAIR[kind]}`);
     }
     return Deno.dlopen(path, ffiSymbols(rows)).symbols as Symbols;
   } catch (cause) {
