@@ -20,6 +20,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "src/data": "text to shards to tokens to batches; the base folder",
   "src/model": "gpt.ts, the only file that knows the architecture; KV cache, checkpoints",
   "src/interop": "formats of other programs",
+  "src/interop/export": "models and tokenizers for other programs",
   "src/optim": "AdamW, Muon, which parameter goes where, schedules",
   "src/engine": "generation, sampling, the calculator and the Python that a model can use",
   "src/engine/sandbox": "the process that runs a program which nobody has read",
@@ -35,7 +36,8 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "ffi/src/parquet_io": "Parquet, read into Arrow buffers and written",
   "kernels_cu": "the C header that a CUDA library will implement",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
-  "docs": "for users: own data, tasks, evaluation, coming from upstream, troubleshooting, words, what to read",
+  "docs":
+    "for users: own data, tasks, evaluation, models in and out, coming from upstream, troubleshooting, words, what to read",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",

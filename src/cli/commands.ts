@@ -64,6 +64,17 @@ const BENCHES = Object.entries(BENCH).map(([form, flags]) =>
   })
 );
 
+const EXPORT = {
+  ...MODEL,
+  out: string(undefined, { help: "folder to write, which must not exist yet" }),
+  overwrite: bool(false, { help: "replaces an earlier export" }),
+} as const satisfies FlagTable;
+
+/** Refuses an export without a place to go to. */
+function checkOut(out: string | undefined): void {
+  if (!out) throw new UsageError("Cannot export: no place is given, expected --out=FOLDER");
+}
+
 /** All commands, in the order of the help. */
 export const COMMANDS: readonly Command[] = [
   command({
@@ -295,6 +306,22 @@ export const COMMANDS: readonly Command[] = [
       ...COMPUTE,
     },
     run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
+  }),
+  command({
+    name: "export tokenizer",
+    summary: "writes the tokenizer of a model for tiktoken or for Hugging Face's tokenizers",
+    flags: {
+      ...EXPORT,
+      format: oneOf(["tiktoken", "hf"], {
+        default: "tiktoken",
+        help: "tiktoken: ranks.tiktoken and encoding.json; hf: tokenizer.json and what transformers needs beside it",
+      }),
+      ...TOKENIZER_DIR,
+    },
+    run: async ({ values, terminal }) => {
+      checkOut(values.out);
+      await (await import("./export_command.ts")).exportTokenizer(values, terminal);
+    },
   }),
   command({
     name: "models",

@@ -54,6 +54,13 @@ export function formatRanks(tokenizer: Tokenizer): string {
   );
 }
 
+/** Writes the rest of `tiktoken.Encoding`'s arguments, beside the ranks, under their names there. */
+export function encodingJson(tokenizer: Tokenizer): string {
+  const { pattern, specials, vocabSize } = tokenizer;
+  const values = { name: "nanochat", pat_str: pattern, special_tokens: Object.fromEntries(specials) };
+  return JSON.stringify({ ...values, explicit_n_vocab: vocabSize }, null, 2);
+}
+
 /** Builds a published vocabulary from the text of its rank file. */
 export function publishedTokenizer(name: PublishedName, ranks: string): Promise<Tokenizer> {
   return Tokenizer.fromParts({ ...PUBLISHED[name], tokens: parseRanks(ranks) });

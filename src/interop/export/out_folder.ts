@@ -1,0 +1,90 @@
+/**
+ * The folder of an export: filled under a temporary name beside its place and renamed, so that it is whole or absent after any crash.
+ *
+ * A file of it, `nanochat_export.json`, says which model it holds and which files we wrote; an earlier export is replaced only where
+ * nothing else lies in it.
+ */
+import { basename, dirname, join, relative, resolve } from "@std/path";
+import { readIfPresent } from "../../model/checkpoint_folder.ts";
+import { CheckpointError, type JsonObject } from "../../model/meta.ts";
+
+/** Name of the file that describes an export. */
+export const EXPORT_FILE = "nanochat_export.json";
+const FORMAT = "nanochat export";
+const VERSION = 1;
+
+/** What an export is and where it goes. */
+export interface OutFolder {
+  /** Where to. */
+  readonly out: string;
+  /** Replaces an earlier export. */
+  readonly overwrite: boolean;
+  /** Kind, model and step, for whoever finds the folder. */
+  readonly about: JsonObject;
+}
+
+/**
+ * Checks that a path is free, or holds an earlier export that may be replaced.
+ *
+ * @throws {CheckpointError} "exists".
+ */
+export function checkFree(out: string, { overwrite }: { overwrite: boolean }): void {
+  const names = listFiles(out);
+  if (names === undefined || names.length === 0) return;
+  const refuse = (what: string) => new CheckpointError("exists", `Cannot export to "${out}": ${what}`);
+  if (!overwrite) throw refuse("it exists; choose another --out or replace an earlier export with --overwrite");
+  const foreign = names.find((name) => !earlierFiles(out).has(name));
+  if (foreign !== undefined) {
+    throw refuse(`it holds ${JSON.stringify(foreign)}, which no export wrote, expected an earlier export and no more`);
+  }
+}
+
+/** Fills a folder with `write` and puts it in its place. */
+export async function writeOutFolder(
+  { out, overwrite, about }: OutFolder,
+  write: (folder: string) => void | Promise<void>,
+): Promise<void> {
+  checkFree(out, { overwrite });
+  const path = resolve(out);
+  const temporary = join(dirname(path), `.${basename(path)}.${Deno.pid}.tmp`);
+  const replaced = `${temporary}.old`;
+  Deno.mkdirSync(temporary, { recursive: true });
+  try {
+    await write(temporary);
+    const files = listFiles(temporary)!.sort();
+    const text = JSON.stringify({ format: FORMAT, version: VERSION, ...about, files }, null, 2);
+    Deno.writeTextFileSync(join(temporary, EXPORT_FILE), `${text}\n`);
+    checkFree(out, { overwrite }); // somebody may have come first
+    if (listFiles(path) !== undefined) Deno.renameSync(path, replaced);
+    Deno.renameSync(temporary, path);
+  } finally {
+    for (const folder of [temporary, replaced]) if (listFiles(folder)) Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+/** Lists the files below a folder, paths relative to it; itself where it is a file, undefined where there is none. */
+function listFiles(folder: string): string[] | undefined {
+  let isFolder: boolean;
+  try {
+    isFolder = Deno.lstatSync(folder).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  if (!isFolder) return [basename(folder)];
+  const walk = (path: string): string[] =>
+    [...Deno.readDirSync(path)].flatMap(({ name, isDirectory }) =>
+      isDirectory ? walk(join(path, name)) : [relative(folder, join(path, name))]
+    );
+  return walk(folder);
+}
+
+/** The files that an earlier export wrote; none where there was no export. */
+function earlierFiles(folder: string): ReadonlySet<string> {
+  try {
+    const about = JSON.parse(new TextDecoder().decode(readIfPresent(join(folder, EXPORT_FILE))));
+    return new Set(about.format === FORMAT ? [...about.files, EXPORT_FILE] : []);
+  } catch {
+    return new Set(); // no JSON, or a file where the folder was expected
+  }
+}

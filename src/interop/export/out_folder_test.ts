@@ -1,0 +1,36 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "@std/path";
+import { temporaryFolder } from "../../../dev/testing.ts";
+import { CheckpointError } from "../../model/meta.ts";
+import { checkFree, EXPORT_FILE, writeOutFolder } from "./out_folder.ts";
+
+const about = { kind: "test" };
+const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+
+Deno.test("writeOutFolder() writes whole folders and replaces only its own", async () => {
+  using base = temporaryFolder();
+  const out = join(base.path, "deep", "out");
+  const write = (name: string) => (folder: string) => Deno.writeTextFileSync(join(folder, name), name);
+  await writeOutFolder({ out, overwrite: false, about }, write("a"));
+  assertEquals(names(out), ["a", EXPORT_FILE]);
+  await assertRejects(() => writeOutFolder({ out, overwrite: false, about }, write("b")), CheckpointError, "it exists");
+  await writeOutFolder({ out, overwrite: true, about }, write("b"));
+  assertEquals(names(out), ["b", EXPORT_FILE]);
+  Deno.writeTextFileSync(join(out, "notes"), "mine");
+  await assertRejects(() => writeOutFolder({ out, overwrite: true, about }, write("c")), CheckpointError, '"notes"');
+  assertEquals(names(out), ["b", EXPORT_FILE, "notes"]);
+  const file = join(base.path, "file");
+  Deno.writeTextFileSync(file, "");
+  assertThrows(() => checkFree(file, { overwrite: true }), CheckpointError, '"file"');
+});
+
+Deno.test("writeOutFolder() leaves nothing behind a failure", async () => {
+  using base = temporaryFolder();
+  const out = join(base.path, "out");
+  const fail = (folder: string) => {
+    Deno.writeTextFileSync(join(folder, "a"), "half");
+    throw new Error("full");
+  };
+  await assertRejects(() => writeOutFolder({ out, overwrite: false, about }, fail), Error, "full");
+  assertEquals(names(base.path), []);
+});
