@@ -52,11 +52,18 @@ by_isa! {
     fn adamw(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], h: AdamW) {
         for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
             let g = g * h.scale;
-            *m = h.beta1 * *m + (1.0 - h.beta1) * g;
-            *v = h.beta2 * *v + (1.0 - h.beta2) * g * g;
+            *m = normal(h.beta1 * *m + (1.0 - h.beta1) * g);
+            *v = normal(h.beta2 * *v + (1.0 - h.beta2) * g * g);
             *p = *p * h.keep - h.step * *m / (v.sqrt() * h.root + h.eps);
         }
     }
+}
+
+/// Ends a decay at 0 instead of at denormal numbers: the averages of a token that is not seen for long stay there, and some processors
+/// take a hundred times as long for them.
+#[inline(always)]
+fn normal(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
 by_isa! {
@@ -319,6 +326,17 @@ mod tests {
         assert_close("v", &v, &ev, 1e-8);
         assert_close("p", &p, &ep, 1e-5);
         assert_eq!(copy, to_bf16(&p));
+    }
+
+    #[test]
+    fn nc_adamw_lets_averages_without_gradients_end_at_zero() {
+        let rig = Rig::new(1);
+        let zeros = || rig.put(&[0f32; N]);
+        let (p, m, v) = (zeros(), rig.put(&[1.2 * f32::MIN_POSITIVE; N]), rig.put(&[f32::MIN_POSITIVE; N]));
+        let (g, copy, hyper, scale) = (zeros(), rig.put(&[0u16; N]), rig.put(&adamw_hyper()), rig.put(&[1f32]));
+        // SAFETY: a live context and its memory.
+        rig.ok(unsafe { nc_adamw(rig.ctx(), p, m, v, copy, g, hyper, scale, N as i64, DTYPE_BF16) });
+        assert_eq!((rig.get(m, N), rig.get(v, N)), (vec![0f32; N], vec![0f32; N]));
     }
 
     #[test]
