@@ -308,6 +308,15 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
   }),
   command({
+    name: "export hf",
+    summary: "writes a model as a folder that transformers opens, tokenizer and chat template included",
+    flags: { ...EXPORT, dtype: oneOf(["fp32", "bf16"], { default: "fp32", help: "what weights are written as" }) },
+    run: async ({ values, terminal }) => {
+      checkOut(values.out);
+      await (await import("./export_command.ts")).exportHf(values, terminal);
+    },
+  }),
+  command({
     name: "export tokenizer",
     summary: "writes the tokenizer of a model for tiktoken or for Hugging Face's tokenizers",
     flags: {

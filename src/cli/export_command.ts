@@ -3,10 +3,20 @@ import { join } from "@std/path";
 import { chooseTokenizer, resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { CHAT_TEMPLATE, tokenizerConfigJson, tokenizerJson } from "../interop/export/hf_tokenizer.ts";
-import { writeOutFolder } from "../interop/export/out_folder.ts";
+import {
+  configJson,
+  type ExportedModel,
+  generationConfigJson,
+  sourceTensors,
+  writeSafetensors,
+} from "../interop/export/hf.ts";
+import { checkFree, writeOutFolder } from "../interop/export/out_folder.ts";
+import { roomBytes } from "../interop/export/tensor_file.ts";
 import { encodingJson, formatRanks } from "../interop/tiktoken.ts";
-import { checkTokenizer } from "../model/checkpoint.ts";
-import { chooseModel } from "../model/models.ts";
+import { Calls } from "../data/calls.ts";
+import { checkTokenizer, MappedCheckpoint } from "../model/checkpoint.ts";
+import { checkConfig, type GPTConfig } from "../model/gpt.ts";
+import { chooseModel, type ChosenModel } from "../model/models.ts";
 import type { Terminal } from "./progress.ts";
 
 /** Which model, where to. */
@@ -45,13 +55,63 @@ export async function exportTokenizer(
     ? { "ranks.tiktoken": formatRanks(tokenizer), "encoding.json": encodingJson(tokenizer) }
     : tokenizerFiles(tokenizer);
   const about = { kind: `tokenizer, ${format}`, tokenizer: tokenizer.sha256 };
-  await writeOutFolder({ out: out!, overwrite, about }, (folder) => writeTexts(folder, files));
+  const bytes = Object.values(files).reduce((sum, text) => sum + 2 * text.length, 0);
+  await writeOutFolder({ out: out!, overwrite, about, bytes }, (folder) => writeTexts(folder, files));
   terminal.result(`Exported the tokenizer with ${tokenizer.vocabSize} tokens: ${out}`, {
     folder: out,
     format,
     vocab_size: tokenizer.vocabSize,
     files: Object.keys(files),
   });
+}
+
+/** A model of the base folder, opened and compared with its SHA-256. */
+interface Opened extends ExportedModel {
+  readonly chosen: ChosenModel;
+  readonly mapped: MappedCheckpoint;
+  readonly calls: Calls;
+}
+
+async function withModel(flags: ExportFlags, terminal: Terminal, use: (model: Opened) => Promise<void>): Promise<void> {
+  checkFree(flags.out!, flags); // before minutes of work
+  const chosen = choose(flags, terminal);
+  const { folder, step } = chosen;
+  const calls = new Calls();
+  using closing = new DisposableStack();
+  closing.defer(() => calls.close(() => {}));
+  const tokenizer = closing.use(await Tokenizer.load(folder));
+  const mapped = closing.use(new MappedCheckpoint({ ...contextOf(calls), folder, step }));
+  await mapped.verify();
+  const config = mapped.meta.config as unknown as GPTConfig;
+  checkConfig(config);
+  await use({ chosen, mapped, calls, config, tokenizer, tensors: sourceTensors(config, mapped.tensors) });
+}
+
+const contextOf = ({ nc, ctx }: Calls) => ({ nc, ctx });
+
+/** Exports a model for `transformers`. */
+export async function exportHf(flags: ExportFlags & { dtype: "fp32" | "bf16" }, terminal: Terminal): Promise<void> {
+  const { out, overwrite } = flags;
+  const dtype = flags.dtype === "fp32" ? "f32" : "bf16";
+  await withModel(flags, terminal, async ({ chosen, config, tokenizer, tensors, calls }) => {
+    const files = {
+      "config.json": configJson({ config, tokenizer }, dtype),
+      "generation_config.json": generationConfigJson(tokenizer),
+      ...tokenizerFiles(tokenizer, config),
+    };
+    const bytes = Object.values(files).reduce((sum, text) => sum + 2 * text.length, roomBytes(tensors, dtype));
+    const about = { kind: `hf, ${flags.dtype}`, model: chosen.name, step: chosen.step };
+    await writeOutFolder({ out: out!, overwrite, about, bytes }, (folder) => {
+      writeTexts(folder, files);
+      writeSafetensors(contextOf(calls), { folder, tensors, dtype });
+    });
+    report(terminal, { out: out!, chosen, how: `${flags.dtype} for transformers` });
+  });
+}
+
+function report(terminal: Terminal, { out, chosen, how }: { out: string; chosen: ChosenModel; how: string }): void {
+  const { name, step } = chosen;
+  terminal.result(`Exported ${name} at step ${step} as ${how}: ${out}`, { out, model: name, step });
 }
 
 /** The files of a tokenizer for `transformers`, by name. */

@@ -6,10 +6,15 @@ import { Calls } from "./calls.ts";
 /**
  * Checks that a folder, which is created where it is missing, has room for `neededBytes`.
  *
- * @param doing the sentence's beginning: "download 4 shards"
+ * @param options.doing the sentence's beginning: "download 4 shards"
+ * @param options.flag the flag that chooses the folder
  * @throws {Error} where it has less: it names both sizes and the flag that chooses another folder.
  */
-export function checkDiskSpace(folder: string, neededBytes: number, doing: string): void {
+export function checkDiskSpace(
+  folder: string,
+  neededBytes: number,
+  { doing, flag = "--data-dir" }: { doing: string; flag?: string },
+): void {
   Deno.mkdirSync(folder, { recursive: true });
   const calls = new Calls();
   try {
@@ -17,7 +22,7 @@ export function checkDiskSpace(folder: string, neededBytes: number, doing: strin
     if (free >= neededBytes) return;
     throw new Error(
       `Cannot ${doing}: ${sizeText(free)} are free in "${folder}", expected ${sizeText(neededBytes)}; ` +
-        "make room or choose another folder with --data-dir",
+        `make room or choose another folder with ${flag}`,
     );
   } finally {
     calls.close(() => {});

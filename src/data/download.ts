@@ -72,7 +72,7 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
   const token = env.get("HF_TOKEN");
   const shardBytes = await fetchSize(url(missing[0]), { ...options, token }) ?? SHARD_BYTES;
   const kept = missing.reduce((sum, path) => sum + keptBytes(path), 0);
-  checkDiskSpace(out, Math.max(0, missing.length * shardBytes - kept), `download ${missing.length} shards`);
+  checkDiskSpace(out, Math.max(0, missing.length * shardBytes - kept), { doing: `download ${missing.length} shards` });
 
   const sizes = new Map(missing.map((path) => [path, shardBytes]));
   let [done, files] = [0, 0];

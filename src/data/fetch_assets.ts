@@ -148,7 +148,7 @@ async function fetchTasks(path: string, options: FetchAssetsOptions): Promise<vo
   log.progress({ label: "Listing task sets", done: TASK_SETS.length, total: TASK_SETS.length });
   const transfers = new Transfers("Fetching task sets", options);
   for (const { missing } of sets) for (const file of missing) await transfers.plan(file);
-  checkDiskSpace(path, transfers.neededBytes, "fetch tasks");
+  checkDiskSpace(path, transfers.neededBytes, { doing: "fetch tasks" });
   const check = (temporary: string) => ParquetFile.open(temporary)[Symbol.dispose]();
   for (const { name, files, missing } of sets) {
     for (const file of missing) await transfers.fetch(file, { check, detail: name });
@@ -244,7 +244,7 @@ async function fetchBundle(path: string, options: FetchAssetsOptions): Promise<v
   remove(unpacked);
   try {
     const bytes = listZip(zip).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-    checkDiskSpace(dirname(path), bytes, "unpack eval_bundle.zip");
+    checkDiskSpace(dirname(path), bytes, { doing: "unpack eval_bundle.zip" });
     await extractZip(zip, unpacked);
     const inner = join(unpacked, "eval_bundle");
     const root = existsSync(inner) ? inner : unpacked;
@@ -267,7 +267,7 @@ async function fetchOne(
   const transfers = new Transfers(`Fetching ${name}`, options);
   const file = { url, path, token: undefined };
   await transfers.plan(file);
-  checkDiskSpace(dirname(path), transfers.neededBytes, `fetch ${name}`);
+  checkDiskSpace(dirname(path), transfers.neededBytes, { doing: `fetch ${name}` });
   await transfers.fetch(file, { check });
 }
 

@@ -33,8 +33,10 @@ export interface GPTConfig {
   readonly nEmbd: number;
 }
 
-const SOFTCAP = 15; // logits lie in -15..15 (nanochat/gpt.py)
-const ROTARY_BASE = 10000; // arXiv:2104.09864
+/** Logits lie in -SOFTCAP..SOFTCAP (nanochat/gpt.py). */
+export const SOFTCAP = 15;
+/** Base of the rotary frequencies (arXiv:2104.09864). */
+export const ROTARY_BASE = 10000;
 const ROTARY_REACH = 10; // rotary tables cover this many context lengths
 const VOCABULARY_MULTIPLE = 64;
 

@@ -5,6 +5,7 @@
  * nothing else lies in it.
  */
 import { basename, dirname, join, relative, resolve } from "@std/path";
+import { checkDiskSpace } from "../../data/disk_space.ts";
 import { readIfPresent } from "../../model/checkpoint_folder.ts";
 import { CheckpointError, type JsonObject } from "../../model/meta.ts";
 
@@ -21,6 +22,8 @@ export interface OutFolder {
   readonly overwrite: boolean;
   /** Kind, model and step, for whoever finds the folder. */
   readonly about: JsonObject;
+  /** Room that it takes at most. */
+  readonly bytes: number;
 }
 
 /**
@@ -41,14 +44,15 @@ export function checkFree(out: string, { overwrite }: { overwrite: boolean }): v
 
 /** Fills a folder with `write` and puts it in its place. */
 export async function writeOutFolder(
-  { out, overwrite, about }: OutFolder,
+  { out, overwrite, about, bytes }: OutFolder,
   write: (folder: string) => void | Promise<void>,
 ): Promise<void> {
   checkFree(out, { overwrite });
   const path = resolve(out);
   const temporary = join(dirname(path), `.${basename(path)}.${Deno.pid}.tmp`);
   const replaced = `${temporary}.old`;
-  Deno.mkdirSync(temporary, { recursive: true });
+  checkDiskSpace(dirname(path), bytes, { doing: "export a model", flag: "--out" });
+  Deno.mkdirSync(temporary);
   try {
     await write(temporary);
     const files = listFiles(temporary)!.sort();
