@@ -148,6 +148,8 @@ Deno.test("openTaskRows() reads the originals and names what is missing, malform
   Deno.mkdirSync(at("gsm8k"));
   Deno.writeTextFileSync(at("gsm8k/test.jsonl"), '{"question":"q","answer":"#### 1"}\n{"question":"q"}\n');
   await assertRejects(load, SyntaxError, 'test.jsonl", line 2: it has the columns "question", expected also "answer"');
+  Deno.writeTextFileSync(at("gsm8k/test.jsonl"), '{"question":"q","an\\nswer":"#### 1"}\n'); // the message stays one line
+  await assertRejects(load, SyntaxError, 'line 1: it has the columns "question", "an\\nswer", expected also "answer"');
   Deno.writeTextFileSync(at("gsm8k/test.jsonl"), '{"question":"q","answer":"#### 1"}\n5\n');
   await assertRejects(load, SyntaxError, "line 2: 5, expected a JSON object");
   Deno.writeTextFileSync(at("gsm8k/test.jsonl"), '{"question":"q","answer":"#### 1"}\n{"question\n');

@@ -153,7 +153,7 @@ export class ParquetFile implements Disposable {
   fieldIndex(column: string): number {
     const index = this.schema.findIndex((field) => field.name === column);
     if (index < 0) {
-      const names = this.schema.map((field) => `"${field.name}"`).join(", ");
+      const names = this.schema.map((field) => JSON.stringify(field.name)).join(", ");
       throw new Error(`Cannot read texts of "${this.path}": it has the columns ${names}, expected "${column}"`);
     }
     const { type } = this.schema[index];

@@ -146,7 +146,7 @@ async function openOriginals(
 function checkColumns(where: string, found: readonly string[], columns: readonly string[]): void {
   const missing = columns.filter((name) => !found.includes(name));
   if (missing.length === 0) return;
-  const list = (names: readonly string[]) => names.map((name) => `"${name}"`).join(", ");
+  const list = (names: readonly string[]) => names.map((name) => JSON.stringify(name)).join(", ");
   throw new SyntaxError(`Cannot read ${where}: it has the columns ${list(found)}, expected also ${list(missing)}`);
 }
 
