@@ -152,15 +152,18 @@ export interface MutationTrial {
   readonly errors: readonly (new (...args: never[]) => Error)[];
   /** Least share that must be refused: otherwise the damage did not reach the reader. */
   readonly refused: number;
+  /** Damages that are tried; 2,000 unless reading takes long. */
+  readonly runs?: number;
 }
 
 /**
- * Reads 2,000 seeded damages of files (`NANOCHAT_TEST_FACTOR` times as many in the slow tier): each gives one clear error of the
+ * Reads 2,000 seeded damages of files (or `runs`; `NANOCHAT_TEST_FACTOR` times as many in the slow tier): each gives one clear error of the
  * allowed classes or a consistent result, and takes less memory than twice the file and 64 MB.
  */
-export async function checkMutations({ files, read, errors, refused }: MutationTrial): Promise<void> {
+export async function checkMutations(trial: MutationTrial): Promise<void> {
+  const { files, read, errors, refused } = trial;
   const seed = testSeed();
-  const runs = testRuns(2000);
+  const runs = testRuns(trial.runs ?? 2000);
   let refusals = 0;
   for (let run = 0; run < runs; run++) {
     const file = run % files.length;

@@ -22,9 +22,9 @@ const FOLDERS: Record<string, (() => Promise<{ run(t: Parity): Promise<void> }>)
   tasks: () => import("./tasks.ts"),
   tokenizer: () => import("./tokenizer.ts"),
   train_run: () => import("./train_run.ts"),
+  upstream_checkpoint: () => import("./upstream_checkpoint.ts"),
 
   newest: null,
-  upstream_checkpoint: null,
 };
 
 const ROOT = Deno.env.get("NANOCHAT_GOLDEN") ?? join(import.meta.dirname!, "..", "golden");

@@ -29,7 +29,7 @@ import {
   string,
   UsageError,
 } from "./flags.ts";
-import { COMPUTE, MODEL, RUN } from "./model_flags.ts";
+import { COMPUTE, IMPORT, MODEL, RUN } from "./model_flags.ts";
 import { MID, RL, SFT } from "./stage_flag_sets.ts";
 
 const BATCH_TOKENS = int(4096, {
@@ -331,6 +331,19 @@ export const COMMANDS: readonly Command[] = [
       checkOut(values.out);
       await (await import("./export_command.ts")).exportTokenizer(values, terminal);
     },
+  }),
+  command({
+    name: "import",
+    summary:
+      "makes a model or a tokenizer of the Python nanochat or of Hugging Face one of ours; executes nothing of it",
+    positional: [{
+      name: "PATH",
+      help:
+        "folder with model_N.pt, or config.json and safetensors, or tokenizer.pkl or tokenizer.json; or one such file",
+    }],
+    flags: IMPORT,
+    run: async ({ positional, values, terminal }) =>
+      await (await import("./import_command.ts")).importPath(positional[0], { values, terminal }),
   }),
   command({
     name: "models",

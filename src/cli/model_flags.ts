@@ -10,6 +10,21 @@ export const MODEL = {
   step: int(-1, { help: "checkpoint; -1 = the latest", short: "s", check: atLeast(-1) }),
 } as const satisfies FlagTable;
 
+/** What an import needs to know where the files do not say it. */
+export const IMPORT = {
+  source: {
+    ...MODEL.source,
+    help: "stage of the model: base, mid, sft or rl; without it that of the folder it lies in",
+  },
+  "model-tag": { ...MODEL["model-tag"], help: "name that the model gets; without it the folder's" },
+  step: { ...MODEL.step, help: "checkpoint to take; -1 = the latest" },
+  "tokenizer-dir": string(undefined, {
+    help:
+      "folder with tokenizer.pkl or tokenizer.json; without it beside the model or in tokenizer/ of its base folder",
+  }),
+  overwrite: bool(false, { help: "replaces the checkpoint or the tokenizer that is there" }),
+} as const satisfies FlagTable;
+
 /** Where a model runs. */
 export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as const satisfies FlagTable;
 

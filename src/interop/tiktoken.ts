@@ -1,8 +1,10 @@
 /**
- * Vocabularies in the form of tiktoken: one `base64(token bytes) rank` line a token. The split pattern and the special tokens are not in
- * such a file; those of the published vocabularies stand here.
+ * Vocabularies in the forms of tiktoken. A rank file has one `base64(token bytes) rank` line a token; the split pattern and the special
+ * tokens are not in it; those of the published vocabularies stand here. A pickled Encoding, as the Python nanochat keeps its tokenizer,
+ * has all of them.
  */
-import { Tokenizer } from "../data/tokenizer.ts";
+import { Tokenizer, type TokenizerParts } from "../data/tokenizer.ts";
+import { kindOf, PickledName, PickledObject, readPickle } from "./pickle.ts";
 
 /** Split pattern and special tokens of the published vocabularies (tiktoken 0.14, tiktoken_ext/openai_public.py). */
 export const PUBLISHED = {
@@ -64,4 +66,47 @@ export function encodingJson(tokenizer: Tokenizer): string {
 /** Builds a published vocabulary from the text of its rank file. */
 export function publishedTokenizer(name: PublishedName, ranks: string): Promise<Tokenizer> {
   return Tokenizer.fromParts({ ...PUBLISHED[name], tokens: parseRanks(ranks) });
+}
+
+/**
+ * Reads a pickled Encoding of tiktoken; `what` names the file in errors.
+ *
+ * @throws {SyntaxError} where it is none, or its ranks are not those of one vocabulary.
+ */
+export function parsePickledEncoding(bytes: Uint8Array, what: string): TokenizerParts {
+  const encoding = "tiktoken.core.Encoding";
+  const refuse = (problem: string) => new SyntaxError(`Cannot read the tokenizer "${what}": ${problem}`);
+  const names = [new PickledName(encoding, () => new PickledObject(encoding))];
+  const object = readPickle(bytes, { what, names });
+  if (!(object instanceof PickledObject) || !(object.state instanceof Map)) {
+    throw refuse(`it holds ${kindOf(object)}, expected an ${encoding} of its own, not a published one`);
+  }
+  const [pattern, ranks, specials] = ["pat_str", "mergeable_ranks", "special_tokens"].map((key) =>
+    (object.state as Map<unknown, unknown>).get(key)
+  );
+  if (typeof pattern !== "string" || !(ranks instanceof Map) || !(specials instanceof Map)) {
+    throw refuse("pat_str, mergeable_ranks or special_tokens missing, expected all three");
+  }
+  const tokens: Uint8Array[] = [];
+  for (const [token, rank] of ranks) {
+    const isNew = Number.isInteger(rank) && rank >= 0 && rank < ranks.size && tokens[rank] === undefined;
+    if (!(token instanceof Uint8Array) || !isNew) {
+      throw refuse(`token ${tokens.length} has rank ${rank}, expected each of 0 to ${ranks.size - 1} once`);
+    }
+    tokens[rank] = token;
+  }
+  return { pattern, tokens, specials: checkSpecials(specials, refuse) };
+}
+
+/** Checks that special tokens are texts with ids. */
+function checkSpecials(
+  specials: ReadonlyMap<unknown, unknown>,
+  refuse: (problem: string) => Error,
+): Record<string, number> {
+  for (const [name, id] of specials) {
+    if (typeof name !== "string" || !Number.isInteger(id)) {
+      throw refuse(`a special token is ${kindOf(name)} with ${kindOf(id)}, expected a text and a number`);
+    }
+  }
+  return Object.fromEntries(specials) as Record<string, number>;
 }

@@ -3,7 +3,7 @@
  *
  * Steps count from 0. At step 0..N: save, evaluate and sample where due; then, below N, one update. Resuming continues bit for bit.
  */
-import { DataLoader, type LoaderState } from "../data/dataloader.ts";
+import { DataLoader, type LoaderState, type ReferenceState } from "../data/dataloader.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
 import { readPrompts } from "../data/prompts.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
@@ -11,7 +11,7 @@ import type { CoreBundle } from "../eval/core_bundle.ts";
 import { evaluateCore } from "../eval/core_eval.ts";
 import { LossEvaluator } from "../eval/loss_eval.ts";
 import type { JsonObject } from "../model/checkpoint.ts";
-import { configFromDepth, parameterCount } from "../model/gpt.ts";
+import { configFromDepth, type GPTConfig, parameterCount } from "../model/gpt.ts";
 import { baseLrMultiplier, muonMomentum } from "../optim/schedule.ts";
 import type { BaseTrainFlags } from "./base_flags.ts";
 import { announceData } from "./data_horizon.ts";
@@ -43,7 +43,10 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
   const { train, val } = splitShards(listShards(cx.dataDir));
   const prompts = readPrompts(cx.dataDir)?.training;
   using tokenizer = await Tokenizer.load(tokenizerDir);
-  const config = configFromDepth(flags.depth, { sequenceLen: T, vocabSize: tokenizer.vocabSize });
+  // A model that was imported may have a shape that no depth gives.
+  const config = start.resumed
+    ? start.resumed.config as unknown as GPTConfig
+    : configFromDepth(flags.depth, { sequenceLen: T, vocabSize: tokenizer.vocabSize });
   const horizon = planHorizon(config, flags);
   const { gradAccum, steps } = horizon;
   await using session = await TrainSession.open({
@@ -61,8 +64,10 @@ export async function baseTrain(given: BaseTrainFlags, cx: BaseTrainContext): Pr
   await announceData({ files: train, tokenizer, tokens: horizon.tokens, log });
 
   const { trainer: { model, arena } } = session;
-  let position = (session.resumedLoader ?? null) as unknown as LoaderState | null; // behind the last batch that was trained on
-  await using loader = new DataLoader({ files: train, tokenizer, B, T, state: position ?? undefined });
+  // Behind the last batch that was trained on; the Python nanochat keeps no more than the row group.
+  let position = (session.resumedLoader ?? null) as unknown as LoaderState | ReferenceState | null;
+  const resume = position && !("offset" in position) ? "reference" : "exact";
+  await using loader = new DataLoader({ files: train, tokenizer, B, T, state: position ?? undefined, resume });
   using evaluator = new LossEvaluator(model, { B, T, arena });
   for (const first = session.step;;) {
     const { step } = session;
