@@ -72,7 +72,7 @@ const EXPORT = {
 
 /** Refuses an export without a place to go to. */
 function checkOut(out: string | undefined): void {
-  if (!out) throw new UsageError("Cannot export: no place is given, expected --out=FOLDER");
+  if (!out) throw new UsageError("Cannot export: no place is given, expected --out=PATH");
 }
 
 /** All commands, in the order of the help. */
@@ -314,6 +314,22 @@ export const COMMANDS: readonly Command[] = [
     run: async ({ values, terminal }) => {
       checkOut(values.out);
       await (await import("./export_command.ts")).exportHf(values, terminal);
+    },
+  }),
+  command({
+    name: "export gguf",
+    summary: "writes a model with its tokenizer as one GGUF file",
+    flags: {
+      ...EXPORT,
+      out: string(undefined, { help: "file to write, which must not exist yet" }),
+      dtype: oneOf(["fp32", "bf16", "q8_0"], {
+        default: "fp32",
+        help: "what weights are written as; q8_0: 8 bits, with a scale for every 32",
+      }),
+    },
+    run: async ({ values, terminal }) => {
+      checkOut(values.out);
+      await (await import("./export_command.ts")).exportGguf(values, terminal);
     },
   }),
   command({

@@ -10,8 +10,9 @@ import {
   sourceTensors,
   writeSafetensors,
 } from "../interop/export/hf.ts";
-import { checkFree, writeOutFolder } from "../interop/export/out_folder.ts";
+import { checkFree, checkFreeFile, writeOutFile, writeOutFolder } from "../interop/export/out_folder.ts";
 import { roomBytes } from "../interop/export/tensor_file.ts";
+import { checkGgufDtype, GGUF_MAGIC, writeGguf } from "../interop/export/gguf.ts";
 import { encodingJson, formatRanks } from "../interop/tiktoken.ts";
 import { Calls } from "../data/calls.ts";
 import { checkTokenizer, MappedCheckpoint } from "../model/checkpoint.ts";
@@ -72,8 +73,11 @@ interface Opened extends ExportedModel {
   readonly calls: Calls;
 }
 
-async function withModel(flags: ExportFlags, terminal: Terminal, use: (model: Opened) => Promise<void>): Promise<void> {
-  checkFree(flags.out!, flags); // before minutes of work
+async function withModel(
+  flags: ExportFlags,
+  terminal: Terminal,
+  use: (model: Opened) => void | Promise<void>,
+): Promise<void> {
   const chosen = choose(flags, terminal);
   const { folder, step } = chosen;
   const calls = new Calls();
@@ -93,6 +97,7 @@ const contextOf = ({ nc, ctx }: Calls) => ({ nc, ctx });
 export async function exportHf(flags: ExportFlags & { dtype: "fp32" | "bf16" }, terminal: Terminal): Promise<void> {
   const { out, overwrite } = flags;
   const dtype = flags.dtype === "fp32" ? "f32" : "bf16";
+  checkFree(out!, flags); // before minutes of work
   await withModel(flags, terminal, async ({ chosen, config, tokenizer, tensors, calls }) => {
     const files = {
       "config.json": configJson({ config, tokenizer }, dtype),
@@ -106,6 +111,32 @@ export async function exportHf(flags: ExportFlags & { dtype: "fp32" | "bf16" }, 
       writeSafetensors(contextOf(calls), { folder, tensors, dtype });
     });
     report(terminal, { out: out!, chosen, how: `${flags.dtype} for transformers` });
+  });
+}
+
+/** What a GGUF file can hold, as `--dtype` names it. */
+const GGUF_DTYPE = { fp32: "f32", bf16: "bf16", q8_0: "q8_0" } as const;
+
+/** Exports a model as one GGUF file. */
+export async function exportGguf(
+  flags: ExportFlags & { dtype: keyof typeof GGUF_DTYPE },
+  terminal: Terminal,
+): Promise<void> {
+  const { out, overwrite } = flags;
+  const dtype = GGUF_DTYPE[flags.dtype];
+  checkFreeFile(out!, { overwrite, magic: GGUF_MAGIC });
+  await withModel(flags, terminal, (model) => {
+    const { chosen, config, tensors, calls } = model;
+    checkGgufDtype(config, dtype);
+    const bytes = roomBytes(tensors, dtype) + 100 * config.vocabSize;
+    writeOutFile({ out: out!, overwrite, magic: GGUF_MAGIC, bytes }, (path) => {
+      writeGguf(contextOf(calls), model, { path, name: chosen.name, dtype });
+    });
+    report(terminal, { out: out!, chosen, how: `${flags.dtype} in GGUF` });
+    terminal.warn(
+      'llama.cpp and what is built on it have no architecture "nanochat" and will not run this file; it is for ' +
+        "programs with a model of their own",
+    );
   });
 }
 

@@ -66,6 +66,42 @@ export async function writeOutFolder(
   }
 }
 
+/**
+ * Checks that a path is free, or holds a file that begins with `magic` and may be replaced.
+ *
+ * @throws {CheckpointError} "exists".
+ */
+export function checkFreeFile(out: string, { overwrite, magic }: { overwrite: boolean; magic: string }): void {
+  if (listFiles(out) === undefined) return;
+  const refuse = (what: string) => new CheckpointError("exists", `Cannot export to "${out}": ${what}`);
+  if (!overwrite) throw refuse("it exists; choose another --out or replace an earlier export with --overwrite");
+  const first = new Uint8Array(magic.length);
+  if (Deno.statSync(out).isFile) {
+    using file = Deno.openSync(out);
+    file.readSync(first);
+  }
+  if (new TextDecoder().decode(first) !== magic) throw refuse(`it is something else, expected a file of ${magic}`);
+}
+
+/** Writes a file under a temporary name and puts it in its place. */
+export function writeOutFile(
+  { out, overwrite, magic, bytes }: { out: string; overwrite: boolean; magic: string; bytes: number },
+  write: (path: string) => void,
+): void {
+  checkFreeFile(out, { overwrite, magic });
+  const path = resolve(out);
+  const temporary = join(dirname(path), `.${basename(path)}.${Deno.pid}.tmp`);
+  checkDiskSpace(dirname(path), bytes, { doing: "export a model", flag: "--out" });
+  try {
+    write(temporary);
+    checkFreeFile(out, { overwrite, magic });
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    if (listFiles(temporary)) Deno.removeSync(temporary);
+    throw error;
+  }
+}
+
 /** Lists the files below a folder, paths relative to it; itself where it is a file, undefined where there is none. */
 function listFiles(folder: string): string[] | undefined {
   let isFolder: boolean;

@@ -55,7 +55,7 @@ export function quantizeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
     view.setFloat16(at, scale, true);
     for (let i = 0; i < Q8_BLOCK; i++) {
       const scaled = Math.fround(x[i] * inverse);
-      view.setInt8(at + 2 + i, Math.sign(scaled) * Math.floor(Math.fround(Math.abs(scaled) + 0.5)));
+      view.setInt8(at + 2 + i, Math.sign(scaled) * Math.floor(Math.abs(scaled) + 0.5));
     }
   }
   return bytes;
