@@ -31,7 +31,19 @@ Deno.test("nanochat import brings the reference's models in: they are listed, an
     assertStringIncludes(sft, "Imported sft/mine at step 7");
     const models = await run(["models"]);
     for (const part of [/^base\/d4 +step 40 /m, /^sft\/mine +step 7 /m]) assert(part.test(models), models);
-    await run(["chat", "--source=sft", "--prompt=The", "--max-tokens=4"]);
+    // Out to Hugging Face and in again: the same answers and the same tokenizer.
+    await run(["export", "hf", "--source=sft", `--out=${join(folder, "hf")}`]);
+    assertStringIncludes(await run(["import", join(folder, "hf")], 1), "expected --source=");
+    await run(["import", join(folder, "hf"), "--source=sft", "--model-tag=again"]);
+    const [mine, again] = await Promise.all(["mine", "again"].map(async (tag) => {
+      const [meta] = [...Deno.readDirSync(join(folder, "base", "checkpoints", "sft", tag))]
+        .filter(({ name }) => name.startsWith("meta_"));
+      const text = Deno.readTextFileSync(join(folder, "base", "checkpoints", "sft", tag, meta.name));
+      const { tokenizer, config } = JSON.parse(text);
+      const chat = ["chat", "--temperature=0", "--quiet", "--prompt=Why is the sky blue?", `--model-tag=${tag}`];
+      return { tokenizer, config, answer: await run([...chat, "--max-tokens=24"]) };
+    }));
+    assertEquals(again, mine);
     const trained = await run([
       ...["train", "--depth=4", "--resume", "--num-iterations=42", "--threads=1", `--data-dir=${SHARDS}`],
       ...["--eval-every=-1", "--sample-every=-1"],

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { dirname, join } from "@std/path";
-import { temporaryFolder } from "../../dev/testing.ts";
+import { checkMutations, temporaryFolder } from "../../dev/testing.ts";
 import { SPECIAL_TOKENS, SPLIT_PATTERN } from "../data/tokenizer.ts";
 import { type GPTConfig, parameterSpecs } from "../model/gpt.ts";
 import { Device } from "../tensor/device.ts";
@@ -265,4 +265,26 @@ Deno.test("openReference() compares token_bytes.pt with the tokenizer, by bytes 
     Deno.removeSync(join(folder, "token_bytes.pt"));
     Deno.writeFileSync(join(folder, "tokenizer.pkl"), encoder.encode("cos\nsystem\n(S'touch evil'\ntR."));
     await assertRejects(() => openReference(device, { folder }), SyntaxError, "does not begin with a protocol");
+  }));
+
+Deno.test("openReference() survives 200 seeded mutations of its files with one error or a model", () =>
+  withCheckpoint({ ranks: 1 }, async (folder, device) => {
+    Deno.writeFileSync(join(folder, "tokenizer.pkl"), tokenizerPickle());
+    const names = ["model_000003.pt", "meta_000003.json", "optim_000003_rank0.pt", "tokenizer.pkl"];
+    const files = names.map((name) => Deno.readFileSync(join(folder, name)));
+    await checkMutations({
+      files,
+      read: async (bytes, file) => {
+        Deno.writeFileSync(join(folder, names[file]), bytes);
+        try {
+          using foreign = await openReference(device, { folder });
+          assertEquals(foreign.model.length, SPECS.length);
+        } finally {
+          Deno.writeFileSync(join(folder, names[file]), files[file]);
+        }
+      },
+      errors: [Error],
+      refused: 0.5,
+      runs: 200,
+    });
   }));
