@@ -99,11 +99,12 @@ Deno.test("nanochat run names its recipes and prints their commands", () =>
     assertEquals(unknown.code, 2);
     assertStringIncludes(unknown.stderr, "nanochat train --depth=4");
     const { stdout } = await nanochat(["run", "tiny", "--dry-run"], { env });
-    assertEquals(stdout.trim().split("\n").map((line) => line.split(" --")[0]), [
+    assertEquals(stdout.trim().split("\n").map((line) => line.split(/ '?--/)[0]), [
       "nanochat data world",
       "nanochat tokenizer train",
       "nanochat train",
       "nanochat eval bpb",
+      ...["mid", "sft", "rl"].flatMap((stage) => [`nanochat ${stage}`, "nanochat eval chat"]),
     ]);
     assertEquals([...Deno.readDirSync(folder)].length, 0, "nothing was written");
   }));

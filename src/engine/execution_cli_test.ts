@@ -242,7 +242,13 @@ for (const guard of ["kernel", "resident"] as const) {
         "files": "f = open('x', 'wb')\nwhile True: f.write(bytes(10**7))",
         "arrays of JavaScript": `${BRIDGE}\nkept = []\nwhile True: kept.append(_pyodide_core.to_js(bytes(10**7)))`,
       };
-      for (const [name, code] of Object.entries(attacks)) assertEquals((await pool.run(code)).kind, "memory", name);
+      for (const [name, code] of Object.entries(attacks)) {
+        const { kind, error } = await pool.run(code);
+        // Where the kernel refuses the memory of an array, Pyodide's bridge may survive it and says so.
+        if (kind !== "memory") {
+          assertEquals(error, "ConversionError: Conversion from python to javascript failed", name);
+        }
+      }
       assertEquals((await pool.run("print(1)")).stdout, "1\n");
       assertEquals(pool.guard, guard);
     },
