@@ -333,6 +333,22 @@ export const COMMANDS: readonly Command[] = [
     },
   }),
   command({
+    name: "export pt",
+    summary: "writes a model as the Python nanochat keeps its own, with tokenizer and optimizer",
+    flags: {
+      ...EXPORT,
+      dtype: oneOf(["", "fp32", "bf16"], {
+        default: "",
+        help: "of the token embedding, all else is fp32; without it bf16 where the run was told --dtype=bf16",
+      }),
+      optimizer: bool(true, { help: "writes the optimizer's state where the checkpoint has it" }),
+    },
+    run: async ({ values, terminal }) => {
+      checkOut(values.out);
+      await (await import("./export_command.ts")).exportPt(values, terminal);
+    },
+  }),
+  command({
     name: "export tokenizer",
     summary: "writes the tokenizer of a model for tiktoken or for Hugging Face's tokenizers",
     flags: {

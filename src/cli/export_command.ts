@@ -12,12 +12,14 @@ import {
 } from "../interop/export/hf.ts";
 import { checkFree, checkFreeFile, writeOutFile, writeOutFolder } from "../interop/export/out_folder.ts";
 import { roomBytes } from "../interop/export/tensor_file.ts";
+import { writeReference } from "../interop/export/reference.ts";
 import { checkGgufDtype, GGUF_MAGIC, writeGguf } from "../interop/export/gguf.ts";
 import { encodingJson, formatRanks } from "../interop/tiktoken.ts";
 import { Calls } from "../data/calls.ts";
 import { checkTokenizer, MappedCheckpoint } from "../model/checkpoint.ts";
 import { checkConfig, type GPTConfig } from "../model/gpt.ts";
 import { chooseModel, type ChosenModel } from "../model/models.ts";
+import { COMPUTE_TYPES } from "../tensor/dtype.ts";
 import type { Terminal } from "./progress.ts";
 
 /** Which model, where to. */
@@ -137,6 +139,38 @@ export async function exportGguf(
       'llama.cpp and what is built on it have no architecture "nanochat" and will not run this file; it is for ' +
         "programs with a model of their own",
     );
+  });
+}
+
+/** Exports a model for the Python nanochat. */
+export async function exportPt(
+  flags: ExportFlags & { dtype: "" | "fp32" | "bf16"; optimizer: boolean },
+  terminal: Terminal,
+): Promise<void> {
+  const { out, overwrite } = flags;
+  checkFree(out!, flags);
+  await withModel(flags, terminal, async ({ chosen, mapped, config, tokenizer, calls }) => {
+    const { meta } = mapped;
+    const embeddingDtype = COMPUTE_TYPES[flags.dtype || String(meta.flags.dtype)] ?? "f32";
+    const hasOptimizer = flags.optimizer && meta.files.length > 1;
+    if (hasOptimizer && meta.worldSize > 1) {
+      throw new RangeError(
+        `Cannot export the optimizer of ${meta.worldSize} ranks, expected one; leave it out with --no-optimizer`,
+      );
+    }
+    using states = hasOptimizer ? new MappedCheckpoint({ ...contextOf(calls), ...chosen, rank: 0 }) : undefined;
+    await states?.verify();
+    const tensors = sourceTensors(config, mapped.tensors, { padded: true });
+    const bytes = (hasOptimizer ? 3 : 1) * roomBytes(tensors, "f32") + 100 * config.vocabSize;
+    const about = { kind: "pt", model: chosen.name, step: chosen.step };
+    const optimizer = states?.optimizer ?? new Map();
+    await writeOutFolder({ out: out!, overwrite, about, bytes }, (folder) => {
+      const model = { tensors, config, meta, optimizer, embeddingDtype, tokenizer, tag: chosen.tag };
+      writeReference(contextOf(calls), model, folder);
+    });
+    const embedding = embeddingDtype === "bf16" ? "embedding in bf16, the rest in fp32" : "fp32";
+    const with_ = hasOptimizer ? ", with the optimizer" : "";
+    report(terminal, { out: out!, chosen, how: `a base folder of the Python nanochat (${embedding}${with_})` });
   });
 }
 

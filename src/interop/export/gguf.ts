@@ -10,6 +10,7 @@
 import { RMS_EPS } from "../../tensor/ops.ts";
 import { ROTARY_BASE, SOFTCAP } from "../../model/gpt.ts";
 import type { NativeContext } from "../../native/files.ts";
+import { Bytes } from "./bytes.ts";
 import type { ExportedModel } from "./hf.ts";
 import { byteLevelVocabulary, CHAT_TEMPLATE } from "./hf_tokenizer.ts";
 import { fileBytes, type FileDtype, Q8_BLOCK, TensorFile } from "./tensor_file.ts";
@@ -40,47 +41,10 @@ export function ggufName(name: string): string {
   return name === "lm_head.weight" ? "output.weight" : "token_embd.weight";
 }
 
-/** A growing piece of little-endian bytes. */
-class Bytes {
-  #bytes = new Uint8Array(1 << 16);
-  #view = new DataView(this.#bytes.buffer);
-  #length = 0;
-
-  #grow(count: number): number {
-    const at = this.#length;
-    this.#length += count;
-    if (this.#length > this.#bytes.length) {
-      const larger = new Uint8Array(2 * this.#length);
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-      this.#view = new DataView(larger.buffer);
-    }
-    return at;
-  }
-
-  u8(value: number): void {
-    this.#view.setUint8(this.#grow(1), value);
-  }
-  u32(value: number): void {
-    this.#view.setUint32(this.#grow(4), value, true);
-  }
-  u64(value: number): void {
-    this.#view.setBigUint64(this.#grow(8), BigInt(value), true);
-  }
-  f32(value: number): void {
-    this.#view.setFloat32(this.#grow(4), value, true);
-  }
-  raw(bytes: Uint8Array): void {
-    this.#bytes.set(bytes, this.#grow(bytes.length));
-  }
-  string(text: string): void {
-    const bytes = new TextEncoder().encode(text);
-    this.u64(bytes.length);
-    this.raw(bytes);
-  }
-  get all(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
-  }
+function ggufString(out: Bytes, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  out.u64(bytes.length);
+  out.raw(bytes);
 }
 
 /** A metadata value with its type. */
@@ -104,12 +68,12 @@ function writeValue(out: Bytes, [type, value]: Value): void {
       return out.u8(value ? 1 : 0);
     case "string":
       out.u32(VALUE.string);
-      return out.string(value);
+      return ggufString(out, value);
     default:
       out.u32(VALUE.array);
       out.u32(type === "strings" ? VALUE.string : VALUE.i32);
       out.u64(value.length);
-      for (const item of value) typeof item === "string" ? out.string(item) : out.u32(item);
+      for (const item of value) typeof item === "string" ? ggufString(out, item) : out.u32(item);
   }
 }
 
@@ -182,12 +146,12 @@ export function writeGguf(
   head.u64(model.tensors.length);
   head.u64(values.length);
   for (const [key, value] of values) {
-    head.string(key);
+    ggufString(head, key);
     writeValue(head, value);
   }
   let offset = 0;
   for (const { name, shape } of model.tensors) {
-    head.string(ggufName(name));
+    ggufString(head, ggufName(name));
     head.u32(shape.length);
     for (const size of shape.toReversed()) head.u64(size);
     head.u32(TENSOR_TYPE[dtype]);
