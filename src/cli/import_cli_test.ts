@@ -66,9 +66,9 @@ Deno.test("nanochat import leaves nothing behind of files that it refuses", () =
     for (const name of ["model_000040.pt", "meta_000040.json", "optim_000040_rank0.pt"]) {
       Deno.copyFileSync(join(GOLDEN, "base_checkpoints", "d4", name), join(from, name));
     }
-    const refuse = async (args: string[], message: string) => {
+    const refuse = async (args: string[], message: string, expected = 1) => {
       const { code, output } = await nanochat(["import", from, ...args], { env });
-      assertEquals(code, 1, output);
+      assertEquals(code, expected, output);
       assertStringIncludes(output, message);
       const left = filesOf(folder).filter((name) => name.startsWith("base/") && !name.endsWith("/lock"));
       assertEquals(left, []);
@@ -82,5 +82,5 @@ Deno.test("nanochat import leaves nothing behind of files that it refuses", () =
     await refuse(["--source=base", tokenizer], "its CRC-32 is");
     const evil = call("os", "system", [`touch ${join(folder, "base", "evil")}`]);
     Deno.writeFileSync(join(from, "model_000040.pt"), await torchFile(evil));
-    await refuse(["--source=base", tokenizer], 'it names "os.system", which could run a program');
+    await refuse(["--source=base", tokenizer], 'it names "os.system", which could run a program', 3);
   }));

@@ -60,7 +60,7 @@ export async function main({ commands, args, env }: Program): Promise<number> {
     const isUsage = error instanceof UsageError;
     terminal.error(isUsage ? `${message}\nSee "${helpOf}"` : message, stack);
     const isRefusal = error instanceof SandboxError ||
-      (error instanceof CheckpointError && (error.problem === "exists" || error.problem === "locked"));
+      (error instanceof CheckpointError && ["exists", "locked", "unsafe"].includes(error.problem));
     return isUsage ? EXIT.USAGE : isRefusal ? EXIT.REFUSED : EXIT.FAILED;
   }
 }

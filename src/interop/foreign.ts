@@ -3,6 +3,7 @@ import type { Stage } from "../data/base_dir.ts";
 import type { TokenizerParts } from "../data/tokenizer.ts";
 import type { NamedTensor } from "../model/checkpoint.ts";
 import { type GPTConfig, parameterSpecs } from "../model/gpt.ts";
+import { readIfPresent } from "../model/checkpoint_folder.ts";
 import { CheckpointError } from "../model/meta.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
 import { dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
@@ -146,4 +147,29 @@ export function checkWeights<T extends { readonly shape: readonly number[] }>(
     }
     return [name, tensor];
   });
+}
+
+const MAX_JSON_BYTES = 1 << 24;
+
+/**
+ * Reads an object of JSON as Python writes it: with NaN and Infinity, which become null.
+ *
+ * @throws {CheckpointError} "missing" or "damaged".
+ */
+export function readJson(path: string): Record<string, unknown> {
+  const bytes = readIfPresent(path);
+  if (bytes === undefined) throw new CheckpointError("missing", `Cannot import "${path}": it is missing`);
+  const refuse = (problem: string, cause?: unknown) =>
+    new CheckpointError("damaged", `Cannot read "${path}": ${problem}`, { cause });
+  if (bytes.length > MAX_JSON_BYTES) throw refuse(`it has ${bytes.length} bytes, expected at most ${MAX_JSON_BYTES}`);
+  let value: unknown;
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    const plain = text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (part) => part[0] === '"' ? part : "null");
+    value = JSON.parse(plain);
+  } catch (cause) {
+    throw refuse(`not JSON, ${(cause as Error).message.replace(/\s+/g, " ")}`, cause);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw refuse("it is no object");
+  return value as Record<string, unknown>;
 }

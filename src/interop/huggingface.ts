@@ -17,6 +17,7 @@ import {
   type ForeignTensor,
   NEWEST_PARTS,
   newestGeneration,
+  readJson,
   Widener,
 } from "./foreign.ts";
 import { fromForeignConfig, huggingFaceNames } from "./names.ts";
@@ -24,7 +25,6 @@ import { readReferenceTokenizer } from "./reference.ts";
 import { parseTokenizerJson } from "./tokenizer_json.ts";
 
 const MODEL_TYPE = "nanochat";
-const MAX_JSON_BYTES = 1 << 24;
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
@@ -68,21 +68,6 @@ export async function openHuggingFace(
     open[Symbol.dispose]();
     throw error;
   }
-}
-
-function readJson(path: string): Record<string, unknown> {
-  const refuse = (problem: string) => new CheckpointError("damaged", `Cannot read "${path}": ${problem}`);
-  const bytes = readIfPresent(path);
-  if (bytes === undefined) throw new CheckpointError("missing", `Cannot import "${path}": it is missing`);
-  if (bytes.length > MAX_JSON_BYTES) throw refuse(`it has ${bytes.length} bytes, expected at most ${MAX_JSON_BYTES}`);
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw refuse(`not JSON, ${(cause as Error).message.replace(/\s+/g, " ")}`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw refuse("it is no object");
-  return value as Record<string, unknown>;
 }
 
 /** Checks that the architecture is this one, and every constant that a file may set otherwise. */

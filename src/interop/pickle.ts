@@ -10,6 +10,7 @@
  * Python's dict and OrderedDict become a Map, list an array, tuple a `Tuple`, bytes a Uint8Array, None null; whole numbers beyond 2^53 a
  * bigint.
  */
+import { CheckpointError } from "../model/meta.ts";
 
 /** A tuple of a pickle. */
 export class Tuple {
@@ -59,7 +60,7 @@ export interface PickleOptions {
 /**
  * Reads a pickle.
  *
- * @throws {SyntaxError} for a name that is not allowed, naming it, and for whatever is damaged or of another protocol.
+ * @throws {CheckpointError} "unsafe" for a name that is not allowed, naming it; {SyntaxError} for what is damaged or of another protocol.
  */
 export function readPickle(bytes: Uint8Array, options: PickleOptions): unknown {
   return new Machine(bytes, options).run();
@@ -243,10 +244,9 @@ class Machine {
     const found = this.#names.get(`${module}.${name}`);
     if (!found) {
       const shown = JSON.stringify(`${module}.${name}`.slice(0, MAX_NAME));
-      throw this.#refuse(
-        `it names ${shown}, which could run a program, expected only ${[...this.#names.keys()].join(", ")}; ` +
-          "nothing of it was executed",
-      );
+      const expected = [...this.#names.keys()].join(", ");
+      const { message } = this.#refuse(`it names ${shown}, which could run a program, expected only ${expected}`);
+      throw new CheckpointError("unsafe", message);
     }
     return found;
   }

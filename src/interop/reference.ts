@@ -19,13 +19,12 @@ import {
   type ForeignTensor,
   NEWEST_PARTS,
   newestGeneration,
+  readJson,
   Widener,
 } from "./foreign.ts";
 import { fromForeignConfig, fromReferenceName } from "./names.ts";
 import { parsePickledEncoding } from "./tiktoken.ts";
 import { isTensor, TorchFile, type TorchTensor } from "./torch_file.ts";
-
-const MAX_META_BYTES = 1 << 24;
 
 /** Lists the steps of a folder of the Python nanochat, ascending as numbers; empty = it is none. */
 export function referenceSteps(folder: string): number[] {
@@ -37,7 +36,7 @@ export function referenceSteps(folder: string): number[] {
  * Opens a checkpoint: step `step`, else the largest. Every file is checked whole before anything is given.
  *
  * @param options.tokenizer takes the place of the one beside the checkpoint
- * @throws {CheckpointError} "missing", "damaged", "mismatch" or, for the newest tree, "version"; {SyntaxError} where a pickle is refused.
+ * @throws {CheckpointError} "missing", "damaged", "mismatch", "unsafe" or, for the newest tree, "version"; {SyntaxError} for damaged pickles.
  */
 export async function openReference(
   device: Device,
@@ -130,25 +129,6 @@ function fileNames(folder: string, step: number): { model: string; meta: string;
     meta: join(folder, `meta_${text}.json`),
     optimizer: ranks.map((rank) => join(folder, `optim_${text}_rank${rank}.pt`)),
   };
-}
-
-/** Reads JSON as Python writes it: with NaN and Infinity, which become null. */
-function readJson(path: string): Record<string, unknown> {
-  const bytes = readIfPresent(path);
-  if (bytes === undefined) throw new CheckpointError("missing", `Cannot import "${path}": it is missing`);
-  const refuse = (problem: string, cause?: unknown) =>
-    new CheckpointError("damaged", `Cannot read "${path}": ${problem}`, { cause });
-  if (bytes.length > MAX_META_BYTES) throw refuse(`it has ${bytes.length} bytes, expected at most ${MAX_META_BYTES}`);
-  let value: unknown;
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    const plain = text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (part) => part[0] === '"' ? part : "null");
-    value = JSON.parse(plain);
-  } catch (cause) {
-    throw refuse(`not JSON, ${(cause as Error).message.replace(/\s+/g, " ")}`, cause);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw refuse("it is no object");
-  return value as Record<string, unknown>;
 }
 
 function configOf(meta: Record<string, unknown>, path: string): GPTConfig {
@@ -310,7 +290,7 @@ function momenta(
 /**
  * Reads the tokenizer of a checkpoint's folder: `tokenizer.pkl` there, or in `tokenizer/` of the base folder that it lies in.
  *
- * @throws {SyntaxError} where a pickle is refused; {CheckpointError} "mismatch" where `token_bytes.pt` has another vocabulary.
+ * @throws {SyntaxError} where a pickle is damaged; {CheckpointError} "mismatch" where `token_bytes.pt` has another vocabulary.
  */
 function readTokenizer(device: Device, folder: string): { parts?: TokenizerParts; files: string[] } {
   for (const place of [folder, join(folder, "..", "..", "tokenizer")]) {

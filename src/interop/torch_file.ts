@@ -81,7 +81,7 @@ class Storage {
 /**
  * Reads the objects of a file of torch.save, and where its storages lie; `what` names the file in errors.
  *
- * @throws {Error} where it is no zip file or damaged, {SyntaxError} where its pickle is refused.
+ * @throws {Error} where it is no zip file or damaged, {CheckpointError} "unsafe" where its pickle names a function to run.
  */
 export function readTorch(source: ZipSource, what: string): TorchContent {
   const refuse = (problem: string) => new Error(`Cannot read "${what}": ${problem}`);

@@ -23,6 +23,7 @@ export type CheckpointProblem =
   | "mismatch" // names, shapes or flags differ from what was asked for
   | "exists" // would overwrite
   | "locked" // another process writes there
+  | "unsafe" // reading it would run a program
   | "disk"; // no space left
 
 /** A checkpoint that cannot be read, written or used. */
