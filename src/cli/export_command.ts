@@ -1,8 +1,9 @@
 /** `nanochat export`: a model or its tokenizer in the formats of other programs. */
 import { join } from "@std/path";
 import { chooseTokenizer, resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import { Calls } from "../data/calls.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { CHAT_TEMPLATE, tokenizerConfigJson, tokenizerJson } from "../interop/export/hf_tokenizer.ts";
+import { checkGgufDtype, GGUF_MAGIC, writeGguf } from "../interop/export/gguf.ts";
 import {
   configJson,
   type ExportedModel,
@@ -10,12 +11,11 @@ import {
   sourceTensors,
   writeSafetensors,
 } from "../interop/export/hf.ts";
+import { CHAT_TEMPLATE, tokenizerConfigJson, tokenizerJson } from "../interop/export/hf_tokenizer.ts";
 import { checkFree, checkFreeFile, writeOutFile, writeOutFolder } from "../interop/export/out_folder.ts";
-import { roomBytes } from "../interop/export/tensor_file.ts";
 import { writeReference } from "../interop/export/reference.ts";
-import { checkGgufDtype, GGUF_MAGIC, writeGguf } from "../interop/export/gguf.ts";
+import { roomBytes } from "../interop/export/tensor_file.ts";
 import { encodingJson, formatRanks } from "../interop/tiktoken.ts";
-import { Calls } from "../data/calls.ts";
 import { checkTokenizer, MappedCheckpoint } from "../model/checkpoint.ts";
 import { checkConfig, type GPTConfig } from "../model/gpt.ts";
 import { chooseModel, type ChosenModel } from "../model/models.ts";
@@ -168,9 +168,11 @@ export async function exportPt(
       const model = { tensors, config, meta, optimizer, embeddingDtype, tokenizer, tag: chosen.tag };
       writeReference(contextOf(calls), model, folder);
     });
-    const embedding = embeddingDtype === "bf16" ? "embedding in bf16, the rest in fp32" : "fp32";
-    const with_ = hasOptimizer ? ", with the optimizer" : "";
-    report(terminal, { out: out!, chosen, how: `a base folder of the Python nanochat (${embedding}${with_})` });
+    const parts = [
+      embeddingDtype === "bf16" ? "embedding in bf16, the rest in fp32" : "fp32",
+      hasOptimizer ? "with the optimizer" : "without optimizer",
+    ];
+    report(terminal, { out: out!, chosen, how: `a base folder of the Python nanochat (${parts.join(", ")})` });
   });
 }
 

@@ -58,9 +58,18 @@ export async function writeOutFolder(
     const files = listFiles(temporary)!.sort();
     const text = JSON.stringify({ format: FORMAT, version: VERSION, ...about, files }, null, 2);
     Deno.writeTextFileSync(join(temporary, EXPORT_FILE), `${text}\n`);
+    for (const name of [...files, EXPORT_FILE]) {
+      using file = Deno.openSync(join(temporary, name));
+      file.syncSync();
+    }
     checkFree(out, { overwrite }); // somebody may have come first
     if (listFiles(path) !== undefined) Deno.renameSync(path, replaced);
-    Deno.renameSync(temporary, path);
+    try {
+      Deno.renameSync(temporary, path);
+    } catch (error) {
+      if (listFiles(replaced)) Deno.renameSync(replaced, path);
+      throw error;
+    }
   } finally {
     for (const folder of [temporary, replaced]) if (listFiles(folder)) Deno.removeSync(folder, { recursive: true });
   }
