@@ -40,7 +40,8 @@ export async function demo({ setup, nanochat, print, isTerminal, isFast, base }:
   if (isTerminal) return await nanochat(chat);
   for (const prompt of isFast ? DEMO_TEXTS : DEMO_QUESTIONS) {
     print(`\n> ${prompt}`);
-    const answered = await nanochat([...chat, "--quiet", ...isFast ? ["--max-tokens=40"] : [], `--prompt=${prompt}`]);
+    const length = isFast ? ["--max-tokens=40"] : [];
+    const answered = await nanochat([...chat, "--quiet", "--temperature=0", ...length, `--prompt=${prompt}`]);
     if (answered !== 0) return answered;
   }
   return 0;
