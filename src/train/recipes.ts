@@ -92,7 +92,7 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
           "max-seq-len": 512,
           "device-batch-size": 8,
           "total-batch-size": 4096,
-          // 1.8 of the 3.3 million tokens: 5 minutes at 6,500 tokens a second
+          // 1.8 of the 3.3 million tokens: 4 minutes at 7,600 tokens a second (LOG 2026-11-25)
           "num-iterations": 450,
           "eval-every": 150,
           "eval-tokens": 10 * 4096,
@@ -168,7 +168,7 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
   // The reference's runcpu.sh: every stage once, on real data, with a model far too small to be good.
   cpu: {
     about:
-      "goes through every stage on the reference's data with a toy model: about 10 minutes on two free cores, 2 GB to download",
+      "goes through every stage on the reference's data with a toy model: 5 to 10 minutes on two free cores, 2 GB to download",
     data: "shared",
     stages: [
       { name: "shards", command: "data download", flags: { "num-files": 4 } },

@@ -60,7 +60,7 @@ by_isa! {
 }
 
 /// Ends a decay at 0 instead of at denormal numbers: the averages of a token that is not seen for long stay there, and some processors
-/// take a hundred times as long for them.
+/// take many times as long for them.
 #[inline(always)]
 fn normal(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }

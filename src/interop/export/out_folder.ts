@@ -70,8 +70,9 @@ export async function writeOutFolder(
       if (listFiles(replaced)) Deno.renameSync(replaced, path);
       throw error;
     }
+    if (listFiles(replaced)) Deno.removeSync(replaced, { recursive: true }); // only now: the new export is in its place
   } finally {
-    for (const folder of [temporary, replaced]) if (listFiles(folder)) Deno.removeSync(folder, { recursive: true });
+    if (listFiles(temporary)) Deno.removeSync(temporary, { recursive: true });
   }
 }
 
