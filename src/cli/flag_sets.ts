@@ -123,7 +123,7 @@ export const TRAIN = {
     bare: "latest",
   }),
   "resume-from-step": int(-1, { help: "goes on from the checkpoint of this step; -1 = no", check: atLeast(-1) }),
-  overwrite: bool(false, { help: "removes the checkpoints that are in the folder" }),
+  overwrite: bool(false, { help: "removes the checkpoints that are in the folder, after the first step" }),
 } as const satisfies FlagTable;
 
 const VOCAB = { "vocab-size": int(65536, { help: "tokens of the vocabulary", ...SEVERAL }) } as const;

@@ -21,7 +21,7 @@ import { type Invocation, wantsProfile } from "./command.ts";
 import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
 import type { MID, RL, SFT } from "./stage_flag_sets.ts";
-import { explicitFlags } from "./train_command.ts";
+import { explicitFlags, wayOn } from "./train_command.ts";
 
 type ChatStage = Exclude<Stage, "base">;
 type AnyInvocation = Invocation<typeof MID> | Invocation<typeof SFT> | Invocation<typeof RL>;
@@ -129,7 +129,7 @@ async function runStage(
     { folder: dryRun ? null : result.folder, step, steps, stopped, ...figures, total_time_ms: totalTimeMs, cost },
   );
   if (!stopped) return EXIT.DONE;
-  log.info(`Stopped after step ${step}; go on with: nanochat ${stage} --model-tag=${tag} --resume`);
+  log.info(`Stopped after step ${step}; go on with: nanochat ${stage} --model-tag=${tag} --${wayOn(step, values)}`);
   return EXIT.STOPPED;
 }
 

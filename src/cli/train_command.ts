@@ -26,6 +26,11 @@ export function trainFlags(values: Readonly<Record<string, FlagValue | undefined
   return Object.fromEntries(rows) as unknown as BaseTrainFlags;
 }
 
+/** Names the flag that goes on with a stopped run; one that had not begun to replace another begins again. */
+export function wayOn(step: number, { overwrite }: { readonly overwrite: boolean }): "resume" | "overwrite" {
+  return step === 0 && overwrite ? "overwrite" : "resume";
+}
+
 /** Opens the CORE bundle; where the base folder has none, says so once, or fails where the user asked for CORE. */
 async function findBundle(
   base: string,
@@ -80,6 +85,6 @@ export async function train(
   );
   if (!stopped) return EXIT.DONE;
   const choice = values.modelTag ? `--model-tag=${values.modelTag}` : `--depth=${values.depth}`;
-  log.info(`Stopped after step ${step}; go on with: nanochat train ${choice} --resume`);
+  log.info(`Stopped after step ${step}; go on with: nanochat train ${choice} --${wayOn(step, values)}`);
   return EXIT.STOPPED;
 }

@@ -95,15 +95,16 @@ export function checkpointBytes(
 /**
  * Checks that the next checkpoint will fit, to be called before the first step.
  *
+ * @param options.reclaimed bytes of files that will have been removed by then; default 0
  * @throws {CheckpointError} "disk", with both sizes.
  */
 export function checkSpace(
-  options: Pick<SaveOptions, "folder" | "model" | "optimizer" | "ranks"> & { io: CheckpointIo },
+  options: Pick<SaveOptions, "folder" | "model" | "optimizer" | "ranks"> & { io: CheckpointIo; reclaimed?: number },
 ): void {
-  const { folder, model, optimizer, ranks, io } = options;
+  const { folder, model, optimizer, ranks, io, reclaimed = 0 } = options;
   Deno.mkdirSync(folder, { recursive: true });
   const needed = checkpointBytes(model, optimizer, ranks?.worldSize);
-  const free = io.freeBytes(folder);
+  const free = io.freeBytes(folder) + reclaimed;
   if (free < needed) {
     throw new CheckpointError(
       "disk",

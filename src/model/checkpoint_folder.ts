@@ -114,13 +114,22 @@ export function describeSteps(steps: readonly number[]): string {
   return `steps ${steps.slice(0, -1).join(", ")} and ${steps.at(-1)}`;
 }
 
+/** Lists the paths of a step's files that may exist, meta first. */
+function stepFiles(folder: string, step: number): string[] {
+  const names = fileNames(step);
+  const optimizer = new RegExp(`^${names.optimizer(0).replace(/0\.safetensors$/, "\\d+\\.safetensors")}$`);
+  const optimizers = entries(folder).map(({ name }) => name).filter((name) => optimizer.test(name));
+  return [names.meta, names.model, ...optimizers].map((name) => join(folder, name));
+}
+
+/** Gives the bytes that `removeStep` would free. */
+export function stepBytes(folder: string, step: number): number {
+  return stepFiles(folder, step).reduce((sum, path) => sum + (fileSize(path) ?? 0), 0);
+}
+
 /** Removes the files of a step, meta first, so that a crash in between leaves no broken checkpoint. Returns the bytes freed. */
 export function removeStep(folder: string, step: number): number {
-  const names = fileNames(step);
-  let bytes = removeFile(join(folder, names.meta)) + removeFile(join(folder, names.model));
-  const optimizer = new RegExp(`^${names.optimizer(0).replace(/0\.safetensors$/, "\\d+\\.safetensors")}$`);
-  for (const { name } of entries(folder)) if (optimizer.test(name)) bytes += removeFile(join(folder, name));
-  return bytes;
+  return stepFiles(folder, step).reduce((sum, path) => sum + removeFile(path), 0);
 }
 
 /** Removes every checkpoint of a folder and its tokenizer, for `--overwrite`. */

@@ -310,6 +310,7 @@ Deno.test("checkSpace() compares the free bytes with the next checkpoint", () =>
   const io = (free: number): CheckpointIo => ({ ...nativeIo(rig), freeBytes: () => free });
   checkSpace({ folder: rig.folder, model, optimizer, io: io(needed) });
   assertThrows(() => checkSpace({ folder: rig.folder, model, optimizer, io: io(needed - 1) }), CheckpointError, "free");
+  checkSpace({ folder: rig.folder, model, optimizer, io: io(needed - 9), reclaimed: 9 });
   checkSpace({ folder: rig.folder, model, optimizer, io: nativeIo(rig) });
 });
 

@@ -3,8 +3,9 @@ import { join } from "@std/path";
 import { TOKENIZER_FILE } from "../data/base_dir.ts";
 import type { Stage } from "../data/base_dir.ts";
 import { SILENT } from "../data/log.ts";
+import { fakeCheckpoint } from "./checkpoint_testing.ts";
 import { FolderLock } from "./lock.ts";
-import { CheckpointError, encodeMeta, fileNames, sha256Hex } from "./meta.ts";
+import { CheckpointError, fileNames } from "./meta.ts";
 import { checkTokenizerUnused, chooseModel, findModel, inspectModel, listModels, removeModel } from "./models.ts";
 
 const TOKENIZER = new TextEncoder().encode("{}");
@@ -13,28 +14,8 @@ const TOKENIZER = new TextEncoder().encode("{}");
 function put(base: string, at: { run?: string; stage: Stage; tag: string; step: number; minute?: number }): void {
   const { run, stage, tag, step, minute = 0 } = at;
   const folder = join(base, ...(run === undefined ? [] : ["runs", run]), "checkpoints", stage, tag);
-  Deno.mkdirSync(folder, { recursive: true });
-  const names = fileNames(step);
-  const meta = encodeMeta({
-    run: run ?? "dummy",
-    stage,
-    valBpb: null,
-    config: {},
-    flags: {},
-    loader: null,
-    rng: null,
-    loop: null,
-    step,
-    savedAt: "",
-    worldSize: 1,
-    blockBytes: 1,
-    tokenizer: { name: TOKENIZER_FILE, sha256: sha256Hex(TOKENIZER) },
-    files: [{ name: names.model, bytes: 1, sha256: [sha256Hex(new Uint8Array(1))] }],
-  });
-  Deno.writeFileSync(join(folder, names.model), new Uint8Array(1));
-  Deno.writeFileSync(join(folder, names.meta), meta);
   const time = new Date(Date.UTC(2025, 0, 1, 0, minute));
-  for (const name of [names.model, names.meta]) Deno.utimeSync(join(folder, name), time, time);
+  for (const path of fakeCheckpoint(folder, { run: run ?? "dummy", stage, step })) Deno.utimeSync(path, time, time);
 }
 
 function inBase(test: (base: string) => void): void {

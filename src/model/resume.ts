@@ -1,7 +1,7 @@
 /** How a training run starts: in an empty folder, from a checkpoint, or not at all because it would overwrite one. */
 import type { Log } from "../data/log.ts";
 import type { FoundCheckpoint } from "./checkpoint_folder.ts";
-import { checkTokenizer, clearCheckpoints, describeSteps, findCheckpoint, listSteps } from "./checkpoint_folder.ts";
+import { checkTokenizer, describeSteps, findCheckpoint, listSteps } from "./checkpoint_folder.ts";
 import { CheckpointError } from "./meta.ts";
 import type { Json, JsonObject } from "./meta.ts";
 
@@ -13,7 +13,7 @@ export interface StartOptions {
   readonly resume?: boolean | "auto";
   /** `--resume-from-step`: from this one. */
   readonly resumeFromStep?: number;
-  /** `--overwrite`: removes what is there. */
+  /** `--overwrite`: what is there does not hinder a fresh start, and stays: the session removes it once the run can take a step. */
   readonly overwrite?: boolean;
   /** Folder of the tokenizer that the run will use: a checkpoint made with another one is refused. */
   readonly tokenizerFolder?: string;
@@ -61,12 +61,7 @@ export function planStart(options: StartOptions): FoundCheckpoint | undefined {
     if (found !== undefined && tokenizerFolder !== undefined) checkTokenizer(found, tokenizerFolder);
     return found;
   }
-  if (steps.length === 0) return undefined;
-  if (overwrite) {
-    log.warn(`Removing ${describeSteps(steps)} from "${folder}" (--overwrite)`);
-    clearCheckpoints(folder);
-    return undefined;
-  }
+  if (steps.length === 0 || overwrite) return undefined;
   throw new CheckpointError(
     "exists",
     `Cannot train into "${folder}": it holds ${describeSteps(steps)}, expected no checkpoint; ` +

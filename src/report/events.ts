@@ -52,23 +52,37 @@ export interface RunEvent {
 
 /** Writer of an events file. */
 export class EventLog implements Disposable {
-  readonly #file: Deno.FsFile;
+  #file: Deno.FsFile | null;
+  readonly #path: string;
   readonly #log: Log;
   /** "kind step" of lines that a resumed run would write a second time. */
   readonly #present = new Set<string>();
-  /** Bytes that a full disk refused; they go first at the next write. */
+  /** Bytes that a full disk refused, or that wait for the file; they go first at the next write. */
   #pending = new Uint8Array(0);
   #open = true;
 
-  private constructor(file: Deno.FsFile, log: Log) {
+  private constructor(path: string, { file, log }: { file: Deno.FsFile | null; log: Log }) {
+    this.#path = path;
     this.#file = file;
     this.#log = log;
   }
 
   /** Starts a new file in a folder, replacing one that is there. */
   static create(folder: string, log: Log = SILENT): EventLog {
+    const events = EventLog.hold(folder, log);
+    events.release();
+    return events;
+  }
+
+  /** Keeps the lines in memory, and leaves a file that is there as it is, until `release`. */
+  static hold(folder: string, log: Log = SILENT): EventLog {
     Deno.mkdirSync(folder, { recursive: true });
-    return new EventLog(Deno.openSync(join(folder, EVENTS_FILE), { write: true, create: true, truncate: true }), log);
+    return new EventLog(join(folder, EVENTS_FILE), { file: null, log });
+  }
+
+  /** Replaces the file by the lines so far; the next ones follow them. */
+  release(): void {
+    this.#file ??= Deno.openSync(this.#path, { write: true, create: true, truncate: true });
   }
 
   /**
@@ -80,7 +94,7 @@ export class EventLog implements Disposable {
     Deno.mkdirSync(folder, { recursive: true });
     const path = join(folder, EVENTS_FILE);
     const file = Deno.openSync(path, { read: true, write: true, create: true });
-    const events = new EventLog(file, log);
+    const events = new EventLog(path, { file, log });
     let keep = 0;
     for (const { event, end } of parseLines(Deno.readFileSync(path), (message) => log.warn(`${path}: ${message}`))) {
       const isPast = event.kind === "step" ? event.step < step : event.step <= step && event.kind !== "end";
@@ -102,6 +116,7 @@ export class EventLog implements Disposable {
     bytes.set(this.#pending);
     bytes.set(line, this.#pending.length);
     const wasPending = this.#pending.length > 0;
+    if (this.#file === null) return void (this.#pending = bytes);
     try {
       this.#pending = bytes.slice(this.#file.writeSync(bytes));
     } catch (error) {
@@ -112,7 +127,7 @@ export class EventLog implements Disposable {
 
   /** Closes the file. */
   [Symbol.dispose](): void {
-    if (!this.#open) return;
+    if (!this.#open || this.#file === null) return;
     this.#open = false;
     try {
       this.#file.writeSync(this.#pending);

@@ -33,6 +33,20 @@ Deno.test("EventLog writes one line per event and readEvents() gives them back",
   });
 });
 
+Deno.test("EventLog.hold() leaves the file as it is until release(), and then replaces it", () => {
+  inFolder((folder) => {
+    const path = join(folder, EVENTS_FILE);
+    Deno.writeTextFileSync(path, "before");
+    EventLog.hold(folder)[Symbol.dispose]();
+    using log = EventLog.hold(folder);
+    log.append({ kind: "eval", run: "r", step: 0, bpb: 3.25 });
+    assertEquals(Deno.readTextFileSync(path), "before");
+    log.release();
+    log.append(step(0));
+    assertEquals(readEvents(path).map(({ kind }) => kind), ["eval", "step"]);
+  });
+});
+
 Deno.test("readEvents() ignores a torn last line and names any other malformed one", () => {
   inFolder((folder) => {
     const path = join(folder, EVENTS_FILE);

@@ -6,14 +6,14 @@ import { createHash } from "node:crypto";
 import { join } from "@std/path";
 import { entries, type Folders, foldersOf, type Stage as TrainingStage, TOKENIZER_FILE } from "../data/base_dir.ts";
 import type { Log, Progress } from "../data/log.ts";
-import { listSteps } from "../model/checkpoint_folder.ts";
+import { findCheckpoint, listSteps } from "../model/checkpoint_folder.ts";
 import { FolderLock } from "../model/lock.ts";
 import { makeCard } from "../report/card.ts";
 import { type Program, readEnvironment, readHeader, writeHeader } from "../report/environment.ts";
 import { writeCard } from "../report/page.ts";
 import { readSections } from "../report/sections.ts";
 import { type Recipe, RECIPES, type Stage } from "./recipes.ts";
-import { type Figures, readRecords, type Records, writeRecords } from "./run_record.ts";
+import { type Figures, readRecords, type Records, type StageRecord, writeRecords } from "./run_record.ts";
 
 /** How the command of a stage is called. */
 export interface StageCall {
@@ -132,6 +132,9 @@ function checkStages({ stages }: Recipe, { from, until }: RunContext): void {
   }
 }
 
+/** What the commands that train make. */
+const TRAINS: Readonly<Record<string, TrainingStage>> = { train: "base", mid: "mid", sft: "sft", rl: "rl" };
+
 /** The stages of one run. */
 class Run {
   readonly #cx: RunContext;
@@ -169,7 +172,7 @@ class Run {
       if (i === 0 || !this.#records[stages[0].name]) log.info(`nanochat run ${name} ${about}`);
       for (const name of stage.needs ?? []) if (!await (this.#background.get(name) ?? true)) return false;
       log.info(`${title}: nanochat ${stage.command}${stage.background ? ", beside the next ones" : ""}`);
-      const isResumed = !isRepeating && record?.key === key && !record.finished;
+      const isResumed = !isRepeating && record?.key === key && !record.finished && this.#hasBegun(stage, record);
       const work = this.#run(stage, { key, isResumed });
       if (stage.background) {
         work.catch(() => {}); // awaited, and thrown, before the stage that needs it
@@ -210,11 +213,13 @@ class Run {
     const { log, stop, execute, now = () => performance.now() } = this.#cx;
     const before = isResumed ? records[stage.name].sec : 0;
     const started = now();
+    const startedAt = isResumed ? records[stage.name].started : new Date().toISOString();
     let recordedMs = -Infinity;
     const record = (end?: StageEnd) => {
       recordedMs = now();
       const finished = end && !end.stopped ? new Date().toISOString() : undefined;
-      records[stage.name] = { key, finished, sec: before + (now() - started) / 1000, figures: end?.figures ?? {} };
+      const sec = before + (now() - started) / 1000;
+      records[stage.name] = { key, started: startedAt, finished, sec, figures: end?.figures ?? {} };
       writeRecords(this.#places.folders, records);
     };
     record();
@@ -231,14 +236,22 @@ class Run {
     return !end.stopped;
   }
 
+  /** Lists the checkpoint folders of a command that trains. */
+  #models(command: string): string[] {
+    const folder = join(this.#places.folders.checkpoints, TRAINS[command]);
+    return entries(folder).map(({ name }) => join(folder, name));
+  }
+
+  /** Whether an interrupted stage left something to go on from: checkpoints of a run that it was to replace are none. */
+  #hasBegun({ command }: Stage, { started = "" }: StageRecord): boolean {
+    if (!(command in TRAINS)) return true;
+    return this.#models(command).some((folder) => (findCheckpoint(folder)?.meta.savedAt ?? "") > started);
+  }
+
   /** Whether the product of a finished stage is still there. */
   #isPresent({ command }: Stage): boolean {
-    const { folders: { tokenizer, checkpoints }, dataDir } = this.#places;
-    const trains: Readonly<Record<string, TrainingStage>> = { train: "base", mid: "mid", sft: "sft", rl: "rl" };
-    if (command in trains) {
-      const folder = join(checkpoints, trains[command]);
-      return entries(folder).some(({ name }) => listSteps(join(folder, name)).length > 0);
-    }
+    const { folders: { tokenizer }, dataDir } = this.#places;
+    if (command in TRAINS) return this.#models(command).some((folder) => listSteps(folder).length > 0);
     if (command === "tokenizer train") return entries(tokenizer).some(({ name }) => name === TOKENIZER_FILE);
     const isShard = ({ name }: Deno.DirEntry) => name.endsWith(".parquet");
     if (command === "data world" || command === "data download") {

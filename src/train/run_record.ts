@@ -10,6 +10,8 @@ export type Figures = Record<string, number>;
 export interface StageRecord {
   /** Hash of this stage and all before it. */
   readonly key: string;
+  /** When its first attempt began; absent in records of earlier versions. */
+  readonly started?: string;
   /** Absent while the stage runs, and after it was interrupted. */
   readonly finished?: string;
   /** Time that it took, over all attempts; of one that was killed, what had been recorded until then. */

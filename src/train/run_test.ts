@@ -3,6 +3,7 @@ import { join } from "@std/path";
 import { temporaryFolder } from "../../dev/testing.ts";
 import { foldersOf } from "../data/base_dir.ts";
 import { SILENT } from "../data/log.ts";
+import { fakeCheckpoint } from "../model/checkpoint_testing.ts";
 import type { Recipe } from "./recipes.ts";
 import { type RunContext, runRecipe } from "./run.ts";
 import { type Figures, readRecords } from "./run_record.ts";
@@ -99,6 +100,27 @@ for (const end of ["fails", "is stopped"]) {
     assertEquals(again.said.filter((line) => line.startsWith("first")), ["first goes on", "first ends"]);
   });
 }
+
+Deno.test("runRecipe() begins an interrupted training again where it has saved nothing itself", async () => {
+  using folder = temporaryFolder();
+  const recipe: Recipe = { about: "trains", data: "own", next: "", stages: [{ name: "base", command: "train" }] };
+  const model = join(foldersOf(folder.path, "one").checkpoints, "base", "d2");
+  const resumed: boolean[] = [];
+  const call = async (work: () => unknown) => {
+    const execute = (_: unknown, { isResumed }: { isResumed: boolean }) => {
+      resumed.push(isResumed);
+      work();
+      return Promise.resolve({ stopped: true, figures: {} });
+    };
+    const cx = { base: folder.path, log: SILENT, stop: new AbortController().signal, result: () => {}, execute };
+    await runRecipe("one", { ...cx, recipes: { one: recipe } });
+  };
+  fakeCheckpoint(model, { step: 9, savedAt: "2025-12-01T00:00:00.000Z" }); // of a run that this one replaces
+  await call(() => {});
+  await call(() => fakeCheckpoint(model, { step: 10, savedAt: "3025-12-01T00:00:00.000Z" }));
+  await call(() => {});
+  assertEquals(resumed, [false, false, true]);
+});
 
 Deno.test("runRecipe() begins no stage after a stop, also where the one at work did not hear of it", async () => {
   using folder = temporaryFolder();

@@ -10,10 +10,13 @@ import {
   amendMeta,
   type CheckpointMeta,
   checkSpace,
+  clearCheckpoints,
+  describeSteps,
   type Json,
   listSteps,
   nativeIo,
   saveCheckpoint,
+  stepBytes,
 } from "../model/checkpoint.ts";
 import { flopsPerToken, type GPT, type GPTConfig, parameterCount } from "../model/gpt.ts";
 import { FolderLock } from "../model/lock.ts";
@@ -103,6 +106,8 @@ export interface RunStart<F extends StageFlags> extends Disposable {
   readonly flags: F;
   /** Checkpoint that is resumed; null = a fresh start. */
   readonly resumed: CheckpointMeta | null;
+  /** Steps of an earlier run (`--overwrite`): they are removed when this one has taken its first step. */
+  readonly replaced: readonly number[];
 }
 
 /**
@@ -127,7 +132,8 @@ export function startRun<F extends StageFlags>(
     });
     const resumed = start?.meta ?? null;
     const flags = resumed ? mergeFlags(given, { saved: resumed.flags, explicit: cx.explicit ?? new Set() }) : given;
-    return { stage, folder, flags, resumed, [Symbol.dispose]: () => lock[Symbol.dispose]() };
+    const replaced = resumed ? [] : listSteps(folder);
+    return { stage, folder, flags, resumed, replaced, [Symbol.dispose]: () => lock[Symbol.dispose]() };
   } catch (error) {
     lock[Symbol.dispose]();
     throw error;
@@ -183,6 +189,7 @@ export class TrainSession implements AsyncDisposable {
   readonly #profiler: Profiler | null;
   #updates = 0; // of this attempt
   #saved: CheckpointMeta | undefined; // the checkpoint that was saved or resumed last
+  #replaced: readonly number[]; // steps of an earlier run that are still there
 
   private constructor(
     options: SessionOptions,
@@ -193,7 +200,7 @@ export class TrainSession implements AsyncDisposable {
       profiler: Profiler | null;
     },
   ) {
-    const { resumed } = options.start;
+    const { resumed, replaced } = options.start;
     this.#options = options;
     this.device = trainer.device;
     this.trainer = trainer;
@@ -203,6 +210,7 @@ export class TrainSession implements AsyncDisposable {
     trainer.costs = profiler?.costs ?? null;
     this.step = resumed?.step ?? 0;
     this.#saved = resumed ?? undefined;
+    this.#replaced = replaced;
     this.#loop = resumed
       ? { ...resumed.loop as unknown as LoopState }
       : { minValBpb: null, smoothLoss: 0, updates: 0, totalTimeMs: 0 };
@@ -211,7 +219,7 @@ export class TrainSession implements AsyncDisposable {
 
   /** Opens device and model, fills or loads the weights, and checks that the next checkpoint will fit. */
   static async open(options: SessionOptions): Promise<TrainSession> {
-    const { start: { folder, flags, resumed }, cx: { log }, config, B, T, gradAccum } = options;
+    const { start: { folder, flags, resumed, replaced }, cx: { log }, config, B, T, gradAccum } = options;
     const device = Device.open(flags.deviceType === "cuda" ? "cuda" : "cpu", { threads: flags.threads });
     const dtype = chooseComputeType(device, flags.dtype);
     const optimizer = {
@@ -226,11 +234,19 @@ export class TrainSession implements AsyncDisposable {
     const trainer = new Trainer(device, { config, dtype, B, T, gradAccum, optimizer });
     if (resumed) await restoreTrainer(trainer, { folder, step: resumed.step });
     else await options.init(trainer.model);
-    checkSpace({ folder, model: masterTensors(trainer.model), optimizer: stateTensors(trainer), io: nativeIo(device) });
+    checkSpace({
+      folder,
+      model: masterTensors(trainer.model),
+      optimizer: stateTensors(trainer),
+      io: nativeIo(device),
+      reclaimed: replaced.reduce((sum, step) => sum + stepBytes(folder, step), 0),
+    });
     const peakFlops = await measurePeakFlops(device, dtype);
     const profiler = options.cx.profile ? await Profiler.open(device, dtype) : null;
     const events = resumed
       ? EventLog.resume(folder, { run: flags.run, step: resumed.step, log })
+      : replaced.length > 0
+      ? EventLog.hold(folder, log)
       : EventLog.create(folder, log);
     announce({ log, trainer, dtype, peakFlops });
     log.info(resumed ? `Resuming step ${resumed.step} in "${folder}"` : `Checkpoints go to "${folder}"`);
@@ -283,6 +299,7 @@ export class TrainSession implements AsyncDisposable {
     const result = await trainer.results();
     this.#profiler?.stop();
     if (!result.finite) throw await this.#notFinite(result.losses);
+    this.#replace();
 
     const timeMs = performance.now() - start;
     const loss = result.losses.at(-1)!;
@@ -329,9 +346,22 @@ export class TrainSession implements AsyncDisposable {
     this.#events.append({ kind: "eval", run, step: this.step, ...figures });
   }
 
+  /** Removes the run that this one replaces, which by now has taken a step. */
+  #replace(): void {
+    if (this.#replaced.length === 0) return;
+    const { start: { folder }, cx: { log } } = this.#options;
+    log.warn(`Removing ${describeSteps(this.#replaced)} from "${folder}" (--overwrite)`);
+    clearCheckpoints(folder);
+    this.#events.release();
+    this.#replaced = [];
+  }
+
   /** Saves the model with the position behind the last batch that it was trained on. */
   async save(loader: Json): Promise<void> {
     const { start: { stage, folder, flags }, tokenizerDir, cx: { log } } = this.#options;
+    if (this.#replaced.length > 0) {
+      return log.info(`Stopped before the first step: ${describeSteps(this.#replaced)} in "${folder}" stay`);
+    }
     const { nc, ctx } = this.device;
     this.#saved = await saveCheckpoint({
       nc,
@@ -393,7 +423,11 @@ export class TrainSession implements AsyncDisposable {
     const where = micro >= 0 ? `the loss of micro-batch ${micro} is ${losses[micro]}` : `the losses are finite`;
     const tensor = gradient ? `the first gradient that is not finite is "${gradient}"` : "all gradients are finite";
     const last = listSteps(this.#options.start.folder).at(-1);
-    const kept = last === undefined ? "there is no checkpoint yet" : `the last good checkpoint is step ${last}`;
+    const kept = this.#replaced.length > 0
+      ? `${describeSteps(this.#replaced)} of the earlier run stay`
+      : last === undefined
+      ? "there is no checkpoint yet"
+      : `the last good checkpoint is step ${last}`;
     return new Error(
       `Cannot go on at step ${this.step}: ${where} and ${tensor}, expected finite numbers; nothing was updated and ${kept}; ` +
         "try a lower --matrix-lr or --embedding-lr",
