@@ -41,6 +41,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",
+  "dev/licenses": "standard texts for parts by others that come without their own",
   "dev/parity": "ours against them, a file for each folder",
   "dev/peers": "programs in which Python packages judge ours",
 };

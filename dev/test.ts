@@ -147,6 +147,7 @@ function staticSteps(): Step[] {
     check("public examples", DENO, ["test", "-A", "--doc", LOCK, "mod.ts"]),
     check("layers", DENO, ["run", "--allow-read", "dev/check_layers.ts"]),
     check("generated files", DENO, ["run", "-A", "dev/gen_abi.ts", "--check"]),
+    check("licences", DENO, ["run", "-A", LOCK, "dev/gen_licenses.ts", "--check"]),
     check("README", DENO, ["run", "-A", "dev/gen_readme.ts", "--check"]),
     check("size", DENO, ["run", "--allow-read", "dev/size.ts"]),
     check("cargo fmt", "cargo", ["fmt", "--check", ...CARGO_AT]),

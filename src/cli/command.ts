@@ -27,6 +27,8 @@ export interface Positional {
   readonly optional?: boolean;
   /** Takes one or more. */
   readonly many?: boolean;
+  /** What shells offer; without it the names of files. */
+  readonly words?: readonly string[];
 }
 
 /** What a command's code is given. */

@@ -64,6 +64,10 @@ const BENCHES = Object.entries(BENCH).map(([form, flags]) =>
   })
 );
 
+const COMPLETIONS_USE = `bash: source <(nanochat completions bash), in ~/.bashrc
+zsh:  source <(nanochat completions zsh), in ~/.zshrc behind compinit
+fish: nanochat completions fish > ~/.config/fish/completions/nanochat.fish`;
+
 const EXPORT = {
   ...MODEL,
   out: string(undefined, { help: "folder to write, which must not exist yet" }),
@@ -128,7 +132,11 @@ export const COMMANDS: readonly Command[] = [
   command({
     name: "data fetch",
     summary: "fetches the data of the later stages: task sets, CORE's bundle, the word list, identity conversations",
-    positional: [{ name: "NAME", help: "tasks, eval-bundle, words, identity or all" }],
+    positional: [{
+      name: "NAME",
+      help: "tasks, eval-bundle, words, identity or all",
+      words: ["tasks", "eval-bundle", "words", "identity", "all"],
+    }],
     flags: FETCH,
     run: async ({ positional, values, terminal, stop }) =>
       await (await import("./data_commands.ts")).fetchData(positional[0], { ...values, terminal, stop }),
@@ -280,7 +288,11 @@ export const COMMANDS: readonly Command[] = [
   command({
     name: "run",
     summary: "goes through a whole recipe; a finished stage is not repeated",
-    positional: [{ name: "NAME", help: "recipe: tiny, cpu, speedrun, d26 or run1000" }],
+    positional: [{
+      name: "NAME",
+      help: "recipe: tiny, cpu, speedrun, d26 or run1000",
+      words: ["tiny", "cpu", "speedrun", "d26", "run1000"],
+    }],
     flags: RUN,
     stoppable: true,
     run: async (invocation) => await (await import("./run_command.ts")).run(invocation.positional[0], invocation),
@@ -437,6 +449,29 @@ export const COMMANDS: readonly Command[] = [
     flags: {},
     run: async ({ values: { baseDir }, terminal }) =>
       await (await import("./doctor_command.ts")).doctor({ baseDir, terminal }),
+  }),
+  command({
+    name: "licenses",
+    summary: "lists the parts of the program by others with their licences, and shows their texts",
+    positional: [{ name: "NAME", help: "part whose text is shown", optional: true }],
+    flags: { texts: bool(false, { help: "shows the texts of all parts" }) },
+    run: async ({ positional, values: { texts }, terminal }) =>
+      (await import("./licenses_command.ts")).showLicenses(positional[0], { texts, terminal }),
+  }),
+  command({
+    name: "completions",
+    summary: "prints what a shell needs to complete commands, flags and their values",
+    details: COMPLETIONS_USE,
+    positional: [{ name: "SHELL", help: "bash, zsh or fish", words: ["bash", "zsh", "fish"] }],
+    flags: {},
+    run: async ({ positional, terminal }) =>
+      terminal.result((await import("./completions.ts")).completions(positional[0], COMMANDS)),
+  }),
+  command({
+    name: "man",
+    summary: 'prints the man page: "nanochat man | man -l -" shows it',
+    flags: {},
+    run: async ({ terminal }) => terminal.result((await import("./man.ts")).manPage(COMMANDS)),
   }),
   ...BENCHES,
 ];

@@ -34,22 +34,31 @@ export function formatDefault(flag: Flag): string {
     : String(flag.default);
 }
 
+/** A flag as it is typed: all spellings, and the kind of value. */
+export function flagHead(name: string, flag: Flag): string {
+  const spellings = [
+    ...(flag.short ? [`-${flag.short}`] : []),
+    `--${name}`,
+    ...(flag.aliases ?? []).map((alias) => `--${alias}`),
+  ];
+  const kind = flag.type === "enum" ? flag.values!.filter((word) => word !== "").join("|") : KIND[flag.type];
+  return spellings.join(", ") + (kind && (flag.bare === undefined ? `=${kind}` : `[=${kind}]`));
+}
+
+/** What a flag does, with unit and default. */
+export function flagText(flag: Flag): string {
+  const unit = flag.unit ? ` [${flag.unit}]` : "";
+  const isPlain = flag.default === undefined || flag.default === false || flag.default === "";
+  const shown = isPlain ? "" : ` (default ${formatDefault(flag)})`;
+  const env = flag.env ? ` (also ${flag.env.join(", ")})` : "";
+  return `${flag.help}${unit}${shown}${env}`;
+}
+
 function flagLines(flags: FlagTable): string {
   return Object.entries(flags).map(([name, flag]) => {
-    const spellings = [
-      ...(flag.short ? [`-${flag.short}`] : []),
-      `--${name}`,
-      ...(flag.aliases ?? []).map((alias) => `--${alias}`),
-    ];
-    const kind = flag.type === "enum" ? flag.values!.filter((word) => word !== "").join("|") : KIND[flag.type];
-    const value = kind && (flag.bare === undefined ? `=${kind}` : `[=${kind}]`);
-    const head = `  ${spellings.join(", ")}${value}`;
-    const unit = flag.unit ? ` [${flag.unit}]` : "";
-    const isPlain = flag.default === undefined || flag.default === false || flag.default === "";
-    const shown = isPlain ? "" : ` (default ${formatDefault(flag)})`;
-    const env = flag.env ? ` (also ${flag.env.join(", ")})` : "";
+    const head = `  ${flagHead(name, flag)}`;
     const gap = head.length < 34 ? head.padEnd(36) : `${head}\n${" ".repeat(36)}`;
-    return gap + wrap(`${flag.help}${unit}${shown}${env}`, 36);
+    return gap + wrap(flagText(flag), 36);
   }).join("\n");
 }
 
