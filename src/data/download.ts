@@ -2,6 +2,7 @@
 import { basename, join } from "@std/path";
 import { pooledMap } from "@std/async";
 import { format as formatBytes } from "@std/fmt/bytes";
+import { entries } from "./base_dir.ts";
 import { openShard } from "./dataset.ts";
 import { checkDiskSpace } from "./disk_space.ts";
 import { fileList } from "./documents.ts";
@@ -9,6 +10,7 @@ import type { FetchOptions } from "./fetch_file.ts";
 import { fetchFile, fetchSize, keptBytes } from "./fetch_file.ts";
 import type { Log } from "./log.ts";
 import { SILENT } from "./log.ts";
+import { OWN_CREATOR, ParquetFile } from "./parquet.ts";
 
 /** Shards of the reference's data set. */
 export const SHARDS = 1823;
@@ -45,8 +47,8 @@ export function shardName(index: number): string {
  *
  * A file that fails does not stop the others; what is already there is checked and kept.
  *
- * @throws {Error} for shards that could not be had (a later call goes on where this one stopped), too little free space, or `offline`
- *   with shards missing.
+ * @throws {Error} for shards that could not be had (a later call goes on where this one stopped), too little free space, `offline` with
+ *   shards missing, or a folder with shards of one's own.
  */
 export async function downloadShards(options: DownloadOptions): Promise<string[]> {
   const { out, numFiles = -1, numWorkers = 4, offline = false, env = Deno.env, log = SILENT } = options;
@@ -55,6 +57,13 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
   }
   const count = numFiles === -1 ? SHARDS : Math.min(numFiles, SHARDS);
   const paths = Array.from({ length: count }, (_, i) => join(out, shardName(i)));
+  const mirror = options.baseUrl ?? (env.get("HF_ENDPOINT") && `${env.get("HF_ENDPOINT")}/${REPOSITORY}`);
+  const url = (path: string) => `${(mirror ?? `${HUB}/${REPOSITORY}`).replace(/\/+$/, "")}/${basename(path)}`;
+  const token = env.get("HF_TOKEN");
+  await refuseOwn(out, {
+    size: mirror && !offline ? (path) => fetchSize(url(path), { ...options, token }) : undefined,
+    mirror,
+  });
   const missing = paths.filter((path) => !isWhole(path, { offline, log }));
   if (missing.length === 0) {
     log.info(`All ${count} shards are in "${out}" already`);
@@ -67,9 +76,6 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
       })`,
     );
   }
-  const base = options.baseUrl ?? `${env.get("HF_ENDPOINT") ?? HUB}/${REPOSITORY}`;
-  const url = (path: string) => `${base.replace(/\/+$/, "")}/${basename(path)}`;
-  const token = env.get("HF_TOKEN");
   const shardBytes = await fetchSize(url(missing[0]), { ...options, token }) ?? SHARD_BYTES;
   const kept = missing.reduce((sum, path) => sum + keptBytes(path), 0);
   checkDiskSpace(out, Math.max(0, missing.length * shardBytes - kept), { doing: `download ${missing.length} shards` });
@@ -114,6 +120,39 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
     );
   }
   return paths;
+}
+
+/**
+ * Refuses a folder with shards that this program wrote: `data make` gives them the same names. A mirror may hold such shards; then they
+ * are told apart by their size.
+ */
+async function refuseOwn(
+  out: string,
+  { mirror, size }: { mirror?: string; size?: (path: string) => Promise<number | undefined> },
+): Promise<void> {
+  const own: string[] = [];
+  for (const { name } of entries(out).filter(({ name }) => /^shard_\d+\.parquet$/.test(name))) {
+    const path = join(out, name);
+    if (!isOwn(path)) continue;
+    const there = await size?.(path);
+    if (mirror === undefined || (there !== undefined && there !== Deno.statSync(path).size)) own.push(path);
+  }
+  if (own.length === 0) return;
+  throw new Error(
+    `Cannot download shards to "${out}": ${own.length} there were made by nanochat itself (${
+      fileList(own)
+    }), expected only ` +
+      "downloaded ones; choose another folder with --data-dir=FOLDER, or move them away",
+  );
+}
+
+function isOwn(path: string): boolean {
+  try {
+    using file = ParquetFile.open(path);
+    return file.createdBy === OWN_CREATOR;
+  } catch {
+    return false; // damaged: for isWhole to say
+  }
 }
 
 /** Tells whether a shard is there and readable; a damaged one is put out of the way. */

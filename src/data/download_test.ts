@@ -108,8 +108,26 @@ Deno.test("downloadShards() fetches what is missing and nothing twice", async ()
   assertEquals(server.requests.length, 4); // one HEAD, three GET
   assertEquals(last().done, last().total);
   await downloadShards(options);
-  assertEquals(server.requests.length, 4);
+  assertEquals(server.requests.filter((line) => line.startsWith("GET")).length, 3);
   assertEquals(said, [`Downloading 3 of 3 shards to "${out}" with 4 workers`, `All 3 shards are in "${out}" already`]);
+});
+
+Deno.test("downloadShards() takes no shard of one's own for a downloaded one", async () => {
+  using folder = temporaryFolder();
+  await using server = await serve(honest);
+  const [own, other] = [join(folder.path, shardName(0)), join(folder.path, shardName(7))];
+  await writeParquet(own, ["my text"]);
+  const refuse = async (changes: Partial<DownloadOptions>) => {
+    const run = () => downloadShards({ ...QUICK, out: folder.path, numFiles: 1, ...changes });
+    const { message } = await assertRejects(run, Error, "were made by nanochat itself");
+    assertStringIncludes(message, "--data-dir=FOLDER");
+  };
+  await refuse({ baseUrl: server.url });
+  await refuse({}); // the hub holds none of ours: known without asking it
+  await refuse({ offline: true });
+  await Deno.rename(own, other); // beyond those that are asked for it would be the validation shard
+  await refuse({});
+  assertEquals(server.requests, [`HEAD ${shardName(0)}`]);
 });
 
 Deno.test("downloadShards() goes on behind the bytes that a dropped connection left", async () => {

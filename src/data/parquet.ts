@@ -61,6 +61,9 @@ interface Column {
 
 const LAYOUT_FIELDS = 8;
 
+/** What `createdBy` says of a file that this program wrote (ffi/src/parquet_io/write.rs). */
+export const OWN_CREATOR = "nanochat";
+
 /** Reads a Parquet file one row group at a time. */
 export class ParquetFile implements Disposable {
   /** Path as it was given to `open`. */
