@@ -4,10 +4,11 @@
  */
 import { createHash } from "node:crypto";
 import { dirname, fromFileUrl, join, toFileUrl } from "@std/path";
+import { assetPath } from "../src/native/installation.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
-/** Folder that git ignores; ../src/engine/execution.ts looks for it there. */
-const ASSETS = join(ROOT, "dist", "sandbox");
+/** Folder that git ignores. */
+const ASSETS = assetPath("sandbox");
 const PRELUDE = join(ROOT, "src", "engine", "sandbox", "prelude.py");
 const COPIED = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
 const STAMP = "stamp.txt";
@@ -60,7 +61,11 @@ async function build(): Promise<boolean> {
       },
     });
     python.runPython(prelude, { filename: "prelude.py" });
-    await Deno.writeFile(join(folder, "snapshot.bin"), python.makeMemorySnapshot());
+    const snapshot = python.makeMemorySnapshot();
+    if (snapshot.length > 32 << 20) {
+      throw new Error(`the snapshot has ${snapshot.length} bytes, expected at most 32 MiB`);
+    }
+    await Deno.writeFile(join(folder, "snapshot.bin"), snapshot);
     await Deno.writeTextFile(join(folder, STAMP), stamp);
     await Deno.chmod(folder, 0o755);
     await Deno.remove(ASSETS, { recursive: true }).catch(() => {});

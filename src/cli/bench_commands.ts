@@ -1,11 +1,11 @@
 /** `nanochat bench`: figures of this machine, one JSON object a line with `--json`. */
-import { join } from "@std/path";
 import type { BenchOptions, Figures } from "../bench/bench.ts";
 import * as bench from "../bench/bench.ts";
 import { benchLoader, benchStart, benchTokenizer } from "../bench/text.ts";
 import { chooseData, chooseTokenizer, resolveBaseDir } from "../data/base_dir.ts";
 import { listShards, splitShards } from "../data/dataset.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import { programFile } from "../native/installation.ts";
 import { chooseComputeType, Device } from "../tensor/device.ts";
 import { COMPUTE_TYPES } from "../tensor/dtype.ts";
 import { wantsProfile } from "./command.ts";
@@ -39,17 +39,12 @@ async function loader(values: BenchValues): Promise<Figures> {
   return await benchLoader({ files: train, tokenizer, B, T, threads: values.threads as number, batches: 100 });
 }
 
-function start(): Promise<Figures> {
-  const program = join(import.meta.dirname!, "..", "..", "bin", "nanochat");
-  return benchStart([program, "--version"]);
-}
-
 async function figures(
   form: string,
   values: BenchValues,
   onProfile: BenchOptions["onProfile"],
 ): Promise<Figures> {
-  if (form === "start") return await start();
+  if (form === "start") return await benchStart([programFile(), "--version"]);
   if (form === "loader") return await loader(values);
   if (form === "tokenizer") {
     const text = await Deno.readTextFile(values.text as string);

@@ -1,6 +1,7 @@
 /** The program's version, from deno.json. */
 import { existsSync } from "node:fs";
 import { join } from "@std/path";
+import { CHECKOUT } from "../native/installation.ts";
 import type { Program } from "../report/environment.ts";
 import config from "../../deno.json" with { type: "json" };
 
@@ -9,6 +10,6 @@ export const VERSION = `nanochat ${config.version} (deno ${Deno.version.deno}, $
 
 /** Describes the program for a report: its version and, in a checkout, the folder of its sources. */
 export function thisProgram(): Program {
-  const root = join(import.meta.dirname ?? "/", "..", "..");
-  return { version: VERSION, checkout: existsSync(join(root, ".git")) ? root : undefined };
+  const isCheckout = CHECKOUT !== undefined && existsSync(join(CHECKOUT, ".git"));
+  return { version: VERSION, checkout: isCheckout ? CHECKOUT : undefined };
 }

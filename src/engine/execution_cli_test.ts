@@ -4,6 +4,7 @@ import { join } from "@std/path";
 import { type Execution, type Kind, PythonPool } from "./execution.ts";
 import { pythonTool } from "./python_tool.ts";
 import { denialsProgram } from "./sandbox/denials.ts";
+import { assetPath, sandboxArguments } from "../native/installation.ts";
 import { SandboxProcess } from "./sandbox/process.ts";
 import { temporaryFolder } from "../../dev/testing.ts";
 
@@ -366,13 +367,9 @@ Deno.test({
 
 /** Starts a sandbox process with more arguments than it should have and returns its exit code and what it says. */
 async function startWith(folder: string, more: readonly string[]): Promise<[number, string]> {
-  const child = join(import.meta.dirname!, "sandbox", "child.js");
-  const assets = join(import.meta.dirname!, "..", "..", "dist", "sandbox");
+  const [run, ...args] = sandboxArguments(assetPath("sandboxProgram"), assetPath("sandbox"));
   const { code, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock", ...more],
-      ...[`--allow-read=${assets}`, "--v8-flags=--disallow-code-generation-from-strings", child, assets, "1000"],
-    ],
+    args: [run, ...more, "--v8-flags=--disallow-code-generation-from-strings", ...args, "1000"],
     cwd: folder,
     clearEnv: true,
     stdin: "null",
@@ -380,11 +377,16 @@ async function startWith(folder: string, more: readonly string[]): Promise<[numb
   return [code, new TextDecoder().decode(stdout)];
 }
 
-Deno.test("a sandbox process refuses to start with a permission too many", async () => {
+Deno.test("a sandbox process gives every permission back, and refuses to start where one stays", async () => {
   using folder = temporaryFolder();
+  const path = join(folder.path, "before.js");
+  const keeping = "Deno.permissions.revoke = (what) => what.name === 'read' && revoke(what)";
+  await Deno.writeTextFile(path, `const revoke = Deno.permissions.revoke.bind(Deno.permissions);\n${keeping}`);
   assertEquals(await startWith(folder.path, []), [0, "ready\n"]);
   for (const what of ["write", "env", "sys", "net", "run", "ffi"]) {
-    assertEquals(await startWith(folder.path, [`--allow-${what}`]), [1, `granted: ${what}\n`]);
+    assertEquals(await startWith(folder.path, [`--allow-${what}`]), [0, "ready\n"]);
+    const kept = [`--allow-${what}`, `--preload=${path}`];
+    assertEquals(await startWith(folder.path, kept), [1, `granted: ${what}\n`]);
   }
 });
 

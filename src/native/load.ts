@@ -1,10 +1,7 @@
 /**
- * Finds, opens and checks a native library. The only file that calls `Deno.dlopen`.
- *
- * Libraries lie beside the packed program (`import.meta.dirname`) or, in a checkout, where their build puts them.
+ * Opens and checks a native library. The only file that calls `Deno.dlopen`.
  */
 import { createHash } from "node:crypto";
-import { join } from "@std/path";
 import {
   abi,
   ABI_VERSION,
@@ -20,6 +17,7 @@ import {
 } from "./abi.ts";
 import type { AbiRow } from "./abi.ts";
 import { ffiSymbols } from "./ffi_types.ts";
+import { assetPath } from "./installation.ts";
 
 /** Which implementation of the C interface: the Rust library, the CUDA library, or the CUDA sources emulated on the CPU. */
 export type LibraryKind = "cpu" | "cuda" | "cuda_emu";
@@ -27,11 +25,6 @@ export type LibraryKind = "cpu" | "cuda" | "cuda_emu";
 /** The raw foreign functions of an opened library. */
 export type Symbols = Deno.DynamicLibrary<ReturnType<typeof ffiSymbols<typeof abi>>>["symbols"];
 
-const BUILD_FOLDER: Record<LibraryKind, string> = {
-  cpu: "ffi/target/release",
-  cuda: "kernels_cu/build",
-  cuda_emu: "kernels_cu/build",
-};
 const REPAIR: Record<LibraryKind, string> = {
   cpu: 'run "deno task build:cpu"',
   cuda: "this version computes on the CPU only: leave --device-type out",
@@ -47,20 +40,9 @@ export function abiHash(): string {
   return createHash("sha256").update(JSON.stringify([constants, rows])).digest("hex").slice(0, 32);
 }
 
-/** File name of a library on this operating system. */
-export function libraryFile(kind: LibraryKind): string {
-  return Deno.build.os === "darwin" ? `libnanochat_${kind}.dylib` : `libnanochat_${kind}.so`;
-}
-
-/** Where a library is looked for, first match wins. */
-export function libraryCandidates(kind: LibraryKind): string[] {
-  const here = import.meta.dirname ?? ".";
-  return [join(here, libraryFile(kind)), join(here, "..", "..", BUILD_FOLDER[kind], libraryFile(kind))];
-}
-
 /** Gives the file that `openLibrary` would open; undefined where there is none. */
 export function findLibrary(kind: LibraryKind): string | undefined {
-  return libraryCandidates(kind).find(isFile);
+  return isFile(assetPath(kind)) ? assetPath(kind) : undefined;
 }
 
 const opened = new Map<LibraryKind, Symbols>();
@@ -75,9 +57,7 @@ export function openLibrary(kind: LibraryKind): Symbols {
   if (known) return known;
   const path = findLibrary(kind);
   if (path === undefined) {
-    throw new Error(
-      `Cannot open ${libraryFile(kind)}: not found at ${libraryCandidates(kind).join(" or ")}; ${REPAIR[kind]}`,
-    );
+    throw new Error(`Cannot open the library "${kind}": not found at ${assetPath(kind)}; ${REPAIR[kind]}`);
   }
   const rows = Object.fromEntries(
     Object.entries(abi as Record<string, AbiRow>).filter(([_, row]) => kind === "cpu" || row.lib !== "cpu"),

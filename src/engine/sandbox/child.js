@@ -1,6 +1,6 @@
 /**
  * Runs one Python program in a process that may do nothing: `deno run --allow-read=ASSETS child.js ASSETS OUTPUT_BYTES`, started by
- * process.ts.
+ * process.ts. The single file of `deno compile` has its permissions built in: there everything but reading is given back first.
  *
  * Order of events: load Python from its snapshot; give the read permission back; try every kind of access and refuse to go on if one
  * is granted; delete what the program does not need, and refuse to go on if any of it stays; write "ready"; read one JSON line
@@ -10,7 +10,8 @@
  * were made before the program ran, through functions captured before it ran: nothing that a program can replace is asked. What it
  * printed and the text of its exception follow the frame; they are its own words and mean nothing.
  */
-const [assets, outputCapText] = Deno.args;
+for (const name of ["write", "env", "sys", "net", "run", "ffi", "import"]) await Deno.permissions.revoke({ name });
+const [assets, outputCapText] = Deno.args.slice(-2);
 const OUTPUT_CAP = Number(outputCapText);
 const ERROR_CAP = 1024;
 const folder = `file://${assets.split("/").map(encodeURIComponent).join("/")}/`;

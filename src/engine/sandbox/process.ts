@@ -2,7 +2,7 @@
  * One process that runs one Python program: started without any permission but reading the assets, which it gives back; limited in
  * memory once it is ready; killed at the deadline. What happens inside is in child.js.
  */
-import { join } from "@std/path";
+import { type Launch, sandboxLaunch } from "../../native/installation.ts";
 import { SandboxError } from "./denials.ts";
 import { type Answer, answerLimit, makeNonce, readAnswer } from "./frame.ts";
 import { limitByKernel, ResidentGuard } from "./memory.ts";
@@ -24,47 +24,13 @@ export interface Execution extends Answer {
   readonly durationMs: number;
 }
 
+const INTERPRETER_BYTES = 32 << 20; // the snapshot has 30 MiB; dev/build_sandbox.ts checks it
 const PAGE = 65_536; // bytes of a WebAssembly page
 const MIB = 1 << 20;
 const START_LIMIT_MS = 300_000; // 0.3 s on a free machine, more than a minute where work of higher priority fills it
 const JS_HEAP_MIB = 256;
 const OUTER_SLACK = 144 * MIB; // V8's own heap and buffers, beyond what Python may take
 const STDERR_KEPT = 4096;
-
-const here = import.meta.dirname ?? ".";
-/** Beside the packed program, else where `deno task build:sandbox` puts them. */
-const ASSET_FOLDERS = [join(here, "sandbox"), join(here, "..", "..", "..", "dist", "sandbox")];
-const CHILD_FILES = [join(here, "child.js"), join(here, "sandbox", "child.js")];
-
-function firstFile(paths: readonly string[]): string | undefined {
-  return paths.find((path) => {
-    try {
-      return Deno.statSync(path).isFile;
-    } catch {
-      return false;
-    }
-  });
-}
-
-/**
- * Finds the files of the sandbox.
- *
- * @throws {Error} where they are missing, with the command that makes them.
- */
-export function findAssets(): { readonly child: string; readonly assets: string; readonly snapshotBytes: number } {
-  const snapshot = firstFile(ASSET_FOLDERS.map((folder) => join(folder, "snapshot.bin")));
-  const child = firstFile(CHILD_FILES);
-  if (snapshot === undefined || child === undefined) {
-    throw new Error(
-      `Cannot run Python: its files are not at ${ASSET_FOLDERS.join(" or ")}; run "deno task build:sandbox"`,
-    );
-  }
-  const assets = Deno.realPathSync(join(snapshot, ".."));
-  if (assets.includes(",")) { // Deno would read it as two folders
-    throw new Error(`Cannot run Python: its files are at "${assets}", expected a path without a comma`);
-  }
-  return { child, assets, snapshotBytes: Deno.statSync(snapshot).size };
-}
 
 /** A process that is starting, ready, or has run its program. */
 export class SandboxProcess {
@@ -77,29 +43,16 @@ export class SandboxProcess {
   #guard: ResidentGuard | undefined;
   #ended = false;
 
-  /** Starts a process in an empty folder. @throws {Error} as `findAssets`. */
+  /** Starts a process in an empty folder. @throws {Error} as `sandboxLaunch`, or where the program cannot be started. */
   constructor(folder: string, limits: Limits) {
-    const { child, assets, snapshotBytes } = findAssets();
-    const pages = Math.ceil((snapshotBytes + limits.memoryBytes) / PAGE);
-    const v8 = [
-      `--wasm-max-mem-pages=${pages}`,
+    const { memoryBytes, outputBytes } = limits;
+    const v8Flags = [
+      `--wasm-max-mem-pages=${Math.ceil((INTERPRETER_BYTES + memoryBytes) / PAGE)}`,
       `--max-old-space-size=${JS_HEAP_MIB}`,
       "--disallow-code-generation-from-strings",
     ];
     this.#limits = limits;
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock"],
-        ...[`--allow-read=${assets}`, `--v8-flags=${v8.join(",")}`, child],
-        ...[assets, String(limits.outputBytes)],
-      ],
-      cwd: folder,
-      clearEnv: true,
-      detached: true, // a Ctrl-C in the terminal is for us, not for it
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
+    this.#child = spawn(sandboxLaunch({ v8Flags, outputBytes }), folder);
     this.#reader = this.#child.stdout.getReader();
     this.#stderr = readHead(this.#child.stderr, STDERR_KEPT);
     void this.#child.status.then(() => this.#ended = true);
@@ -214,6 +167,16 @@ export class SandboxProcess {
       length += part.length;
       if (length > limit) this.#kill();
     }
+  }
+}
+
+/** Starts the process with pipes, nothing of our environment, and in a group of its own: a Ctrl-C in the terminal is for us. */
+function spawn({ command, args, env }: Launch, cwd: string): Deno.ChildProcess {
+  const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+  try {
+    return new Deno.Command(command, { args: [...args], env, cwd, clearEnv: true, detached: true, ...pipes }).spawn();
+  } catch (cause) {
+    throw new Error(`Cannot run Python: "${command}" does not start, expected the program there`, { cause });
   }
 }
 

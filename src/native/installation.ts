@@ -1,0 +1,102 @@
+/**
+ * Where the program's own files lie, and how it starts itself again: in a checkout, where each file's build puts it; in the single file
+ * that `deno task build` makes, beside the unpacked program.
+ *
+ * `bin/build.ts` packs the rows of the table, so that the two cannot differ.
+ */
+import { join } from "@std/path";
+
+/** Whether this is the bundled program: then the code stands in one JavaScript file. */
+const isBundled = !import.meta.url.endsWith(".ts");
+const here = import.meta.dirname ?? ".";
+
+/** Root of the checkout; undefined in the single file. */
+export const CHECKOUT = isBundled ? undefined : join(here, "..", "..");
+
+/** File name of a native library on this operating system. */
+function library(name: string): string {
+  return Deno.build.os === "darwin" ? `libnanochat_${name}.dylib` : `libnanochat_${name}.so`;
+}
+
+/** A file or folder of the program: where it lies in a checkout, from its root, and in the unpacked folder. */
+interface Asset {
+  readonly checkout: string;
+  readonly packed: string;
+  /** The single file is made without it where it was not built. */
+  readonly optional?: true;
+}
+
+/** What the program has beside its code. */
+export const ASSETS = {
+  cpu: { checkout: `ffi/target/release/${library("cpu")}`, packed: library("cpu") },
+  cuda: { checkout: `kernels_cu/build/${library("cuda")}`, packed: library("cuda"), optional: true },
+  cuda_emu: { checkout: `kernels_cu/build/${library("cuda_emu")}`, packed: library("cuda_emu"), optional: true },
+  sandbox: { checkout: "dist/sandbox", packed: "sandbox" },
+  sandboxProgram: { checkout: "src/engine/sandbox/child.js", packed: "child.js" },
+} as const satisfies Record<string, Asset>;
+
+/** Gives the path at which an asset lies, or would lie. */
+export function assetPath(name: keyof typeof ASSETS): string {
+  return CHECKOUT === undefined ? join(here, ASSETS[name].packed) : join(CHECKOUT, ASSETS[name].checkout);
+}
+
+/** Path of the single file that runs; undefined in a checkout. Its launcher sets the variable. */
+function singleFile(): string | undefined {
+  return Deno.env.get("NANOCHAT_EXE") || (Deno.build.standalone ? Deno.execPath() : undefined);
+}
+
+/** Gives the file that starts the program as a user would. */
+export function programFile(): string {
+  return singleFile() ?? join(CHECKOUT ?? here, "bin", "nanochat");
+}
+
+/** Arguments of deno for a process that runs a program which nobody has read; it may read the folder and nothing else. */
+export function sandboxArguments(program: string, folder: string): string[] {
+  const flags = ["--quiet", "--no-prompt", "--no-remote", "--no-npm", "--no-config", "--no-lock"];
+  return ["run", ...flags, `--allow-read=${folder}`, program, folder];
+}
+
+/** First argument with which the single file starts that process. */
+export const SANDBOX_WORD = "--python-sandbox";
+/** What the launcher needs of the environment to find its cache, which may have been emptied meanwhile. */
+const CACHE_VARIABLES = ["NANOCHAT_CACHE", "XDG_CACHE_HOME", "HOME", "TMPDIR", "NANOCHAT_BASE_DIR"];
+
+/** A process to start: program, arguments, environment. */
+export interface Launch {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/**
+ * Says how a sandbox process is started.
+ *
+ * @throws {Error} where its files are missing, with the command that makes them.
+ */
+export function sandboxLaunch({ v8Flags, outputBytes }: { v8Flags: string[]; outputBytes: number }): Launch {
+  const env: Record<string, string> = { DENO_V8_FLAGS: v8Flags.join(",") };
+  const command = singleFile();
+  if (command !== undefined) {
+    for (const name of CACHE_VARIABLES) {
+      const value = Deno.env.get(name);
+      if (value !== undefined) env[name] = value;
+    }
+    return { command, args: [SANDBOX_WORD, String(outputBytes)], env };
+  }
+  const [program, folder] = [assetPath("sandboxProgram"), realFolder(assetPath("sandbox"))];
+  if (folder === undefined) {
+    throw new Error(`Cannot run Python: its files are not at ${assetPath("sandbox")}; run "deno task build:sandbox"`);
+  }
+  if (folder.includes(",")) { // Deno would read it as two folders
+    throw new Error(`Cannot run Python: its files are at "${folder}", expected a path without a comma`);
+  }
+  return { command: Deno.execPath(), args: [...sandboxArguments(program, folder), String(outputBytes)], env };
+}
+
+function realFolder(path: string): string | undefined {
+  try {
+    return Deno.realPathSync(path);
+  } catch {
+    return undefined;
+  }
+}
