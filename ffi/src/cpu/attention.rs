@@ -12,8 +12,8 @@ use crate::cpu::elementwise::float_only;
 use crate::cpu::pieces::{fail, pieces};
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::cpu::tile::{
-    MAX_D, PackRows, PackTransposed, PairRows, Parts, Product, Start, TILE, UnpackTransposed, multiply, pairs_usable,
-    with_scratch,
+    MAX_D, PackRows, PackTransposed, PairRows, Parts, Product, Start, TILE, Triangle, UnpackTransposed, multiply,
+    pairs_usable, with_scratch,
 };
 use crate::guard::{Error, Result, entry};
 use crate::memory::{Memory, count};
@@ -241,6 +241,7 @@ impl<E: Element> Task<'_, E> {
                     } else {
                         (widen(k, kv[0], self.shape, keys), widen(v, kv[1], self.shape, keys))
                     };
+                    let on = |triangle| if j0 == self.q0 { triangle } else { Triangle::None };
                     multiply(Product {
                         c: st, // (key, query)
                         c_stride: TILE,
@@ -253,6 +254,7 @@ impl<E: Element> Task<'_, E> {
                         depth: if pairs { D / 2 } else { D },
                         columns: queries,
                         start: Start::Zero,
+                        triangle: on(Triangle::Output),
                         pairs,
                     });
                     let mask = Mask { ahead: self.q0 as isize - j0 as isize, window: self.shape.window };
@@ -270,6 +272,7 @@ impl<E: Element> Task<'_, E> {
                         depth: if pairs { keys.div_ceil(2) } else { keys },
                         columns: queries,
                         start: Start::Scaled(factor),
+                        triangle: on(Triangle::Right),
                         pairs,
                     });
                     j0 += TILE;

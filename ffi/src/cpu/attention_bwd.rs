@@ -16,7 +16,8 @@ use crate::cpu::pieces::pieces;
 use crate::cpu::rmsnorm::dot;
 use crate::cpu::simd::{Element, Kernel, Lanes, dispatch};
 use crate::cpu::tile::{
-    PackRows, PairRows, Parts, Product, Start, TILE, UnpackRows, UnpackTransposed, multiply, pairs_usable, with_scratch,
+    PackRows, PairRows, Parts, Product, Start, TILE, Triangle, UnpackRows, UnpackTransposed, multiply, pairs_usable,
+    with_scratch,
 };
 use crate::guard::{Result, entry};
 use crate::memory::Memory;
@@ -288,6 +289,7 @@ impl<E: Element> Task<'_, E> {
                 } else {
                     (y.kn.add(row), y.vn.add(row), width, y.kn.add(row))
                 };
+                let on = |triangle| if j0 == q0 { triangle } else { Triangle::None };
                 let scores = Product {
                     c: y.st, // (key, query)
                     c_stride: TILE,
@@ -300,6 +302,7 @@ impl<E: Element> Task<'_, E> {
                     depth: if pairs { D / 2 } else { D },
                     columns: queries,
                     start: Start::Zero,
+                    triangle: on(Triangle::Output),
                     pairs,
                 };
                 multiply(Product { c: y.dpt, a: v, b: y.dot, ..scores });
@@ -321,6 +324,7 @@ impl<E: Element> Task<'_, E> {
                         depth: if pairs { queries.div_ceil(2) } else { queries },
                         columns: D,
                         start: Start::Keep,
+                        triangle: on(Triangle::Left),
                         pairs,
                     };
                     multiply(Product { c: y.dk.add(row), a: y.dpt, b: y.qn, ..d_values });
@@ -339,6 +343,7 @@ impl<E: Element> Task<'_, E> {
                         depth: if pairs { keys.div_ceil(2) } else { keys },
                         columns: queries,
                         start,
+                        triangle: on(Triangle::Right),
                         pairs,
                     });
                     start = Start::Keep;

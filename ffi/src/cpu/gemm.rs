@@ -3,9 +3,9 @@
 //! Method: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). Operands are packed into panels
 //! (`gemm_pack.rs`), a register tile (`gemm_kernel.rs`) multiplies one panel of A by panels of B, DEPTH units at a time.
 //!
-//! Each element of C is a sum of blocks of DEPTH units of k, each block summed in order from zero, blocks added in order. The cut
-//! depends on k alone; every other size below only says who computes an element when. So bits depend neither on m and n
-//! (inference is batch-invariant) nor on the number of threads.
+//! Each element of C is a sum of blocks of DEPTH units of k, each block summed in order from zero, blocks added in order (to what C
+//! held, where they accumulate in f32). The cut depends on k alone; every other size below only says who computes an element when. So
+//! bits depend neither on m and n (inference is batch-invariant) nor on the number of threads.
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
 use crate::cpu::gemm_epilogue::{Epilogue, Output, expected, finish};
@@ -30,8 +30,11 @@ const B_BLOCK: usize = 4 << 20;
 const KEPT_SUMS: usize = 8 << 20;
 /// Tasks per thread, so that a late thread costs little.
 const TASKS_PER_THREAD: usize = 6;
-/// Panels of A that a task has at least where there are enough: each panel of B that it reads is used so often.
-const LEAST_PANELS: usize = 3;
+/// Panels of A that a task has at least where there are enough: each panel of B that it reads is used so often. More of them where B comes
+/// from further away than the L2 cache of one core.
+const LEAST_PANELS: [usize; 2] = [3, 5];
+/// Units of packed B up to which it is thought to stay in that cache (1 MiB).
+const NEAR: usize = 256 * 1024;
 /// Products with fewer multiplications run on the calling thread.
 const SMALL: usize = 1 << 16;
 
@@ -245,8 +248,9 @@ impl Pass<'_> {
         let threads = rayon::current_num_threads();
         let work = self.product.m * wide * self.tile.nr * self.units.len().max(1);
         let tasks = if work < SMALL { 1 } else { threads * TASKS_PER_THREAD };
+        let least = LEAST_PANELS[usize::from(wide * self.tile.nr * self.units.len() > NEAR)];
         let fitting = (A_BLOCK / (self.units.len().max(1) * self.tile.mr)).clamp(4, 16);
-        let blocks = tall.div_ceil(fitting).max(tasks.min(tall / LEAST_PANELS));
+        let blocks = tall.div_ceil(fitting).max(tasks.min(tall / least));
         let blocks = blocks.next_multiple_of(if tasks > 1 { threads } else { 1 }).min(tall).max(1);
         // Every group packs its rows again, so that columns are only cut where rows are too few for the threads.
         let groups = if blocks < 2 * threads { tasks.div_ceil(blocks) } else { 1 };
@@ -284,13 +288,8 @@ impl Pass<'_> {
             pack(self.isa, self.unit, mr, packed, mr * depth, &source, rows.clone(), from, to);
         }
         let streams = rows.len() == 1;
-        // Where a pass is one block deep, f32 sums go straight to C.
-        let direct = self.plain && depth <= DEPTH;
         let more = self.units.start > 0;
-        let epilogue = match epilogue {
-            Epilogue::Plain { accumulate } if self.plain => Epilogue::Plain { accumulate: accumulate || more },
-            other => other,
-        };
+        let accumulates = more || matches!(epilogue, Epilogue::Plain { accumulate: true });
         let mut j = group.start;
         while j < group.end {
             let count = if group.end - j >= at_once { at_once } else { 1 };
@@ -319,23 +318,32 @@ impl Pass<'_> {
                     // SAFETY: tile (i, j) lies in C, in the kept sums or in the scratch.
                     unsafe {
                         let a = packed.add((i - rows.start) * mr * depth + start * mr);
-                        let expected = if ends { expected(&epilogue, &c, i * mr, j * nr, nr) } else { Expected::NONE };
+                        let to_c = ends || self.plain;
+                        let expected = if to_c { expected(&epilogue, &c, i * mr, j * nr, nr) } else { Expected::NONE };
                         let run = |sums, ld, add| {
                             run(end - start, a, b, self.b_stride, sums, ld, add, ahead, &expected);
                         };
-                        if direct && columns == count * nr {
-                            let add = matches!(epilogue, Epilogue::Plain { accumulate: true });
-                            run(c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr), c.ld, add);
+                        let own = own_sums.add((i - rows.start) * mr * sums_ld);
+                        if self.plain {
+                            // Block by block into C, through memory of our own where the panel is wider than C.
+                            let add = accumulates || start > 0;
+                            if columns == count * nr {
+                                run(c.ptr.cast::<f32>().add(i * mr * c.ld + j * nr), c.ld, add);
+                            } else {
+                                run(own, sums_ld, false);
+                                let epilogue = Epilogue::Plain { accumulate: add };
+                                finish(self.isa, &epilogue, &c, own, sums_ld, (i * mr, height), (j * nr, columns));
+                            }
                             continue;
                         }
                         let (sums, ld, add) = match self.kept {
                             Some((sums, ld)) => {
                                 (sums.get().add(i * mr * ld + (j - self.panels.start) * nr), ld, more || start > 0)
                             }
-                            None => (own_sums.add((i - rows.start) * mr * sums_ld), sums_ld, start > 0),
+                            None => (own, sums_ld, start > 0),
                         };
                         run(sums, ld, add);
-                        if ends && (self.last || self.plain) {
+                        if ends && self.last {
                             finish(self.isa, &epilogue, &c, sums, ld, (i * mr, height), (j * nr, columns));
                         }
                     }

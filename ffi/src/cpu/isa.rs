@@ -81,23 +81,25 @@ pub fn features() -> Vec<&'static str> {
 
 /// Defines a function whose body is compiled once per instruction set and runs the variant that `isa()` names.
 ///
-/// The body must be plain loops over slices; what it calls must be `#[inline(always)]` to be compiled along.
+/// The body must be plain loops over slices; what it calls must be `#[inline(always)]` to be compiled along. `name fused f (..)` makes
+/// the body's constant `f` say whether this variant multiplies and adds in one step.
 macro_rules! by_isa {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(fused $fused:ident)? ($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
         $vis fn $name($($arg: $type),*) $(-> $out)? {
             #[inline(always)]
-            fn plain($($arg: $type),*) $(-> $out)? $body
+            fn plain$(<const $fused: bool>)?($($arg: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::cpu::isa::{Isa, isa};
+                $(const $fused: bool = true;)?
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $type),*) $(-> $out)? {
-                    plain($($arg),*)
+                    plain$(::<$fused>)?($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
                 fn avx512($($arg: $type),*) $(-> $out)? {
-                    plain($($arg),*)
+                    plain$(::<$fused>)?($($arg),*)
                 }
                 match isa() {
                     Isa::Portable => {}
@@ -107,7 +109,8 @@ macro_rules! by_isa {
                     Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { avx512($($arg),*) },
                 }
             }
-            plain($($arg),*)
+            $(const $fused: bool = false;)?
+            plain$(::<$fused>)?($($arg),*)
         }
     };
 }

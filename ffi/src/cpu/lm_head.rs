@@ -22,8 +22,8 @@ const LANES: usize = 32;
 const SUM_BLOCK: usize = 1024;
 
 #[inline(always)]
-fn cap_logit(h: f32, cap: f32, inverse: f32) -> f32 {
-    cap * tanh(h * inverse)
+fn cap_logit(fused: bool, h: f32, cap: f32, inverse: f32) -> f32 {
+    cap * tanh(fused, h * inverse)
 }
 
 /// Keeps the larger number lane by lane: a loop over one running maximum would not become vector code.
@@ -36,18 +36,18 @@ fn raise(largest: &mut [f32; LANES], l: &[f32]) {
 
 by_isa! {
     /// Turns raw logits into capped ones and gives the largest.
-    fn cap_row(l: &mut [f32], cap: f32) -> f32 {
+    fn cap_row fused FUSED(l: &mut [f32], cap: f32) -> f32 {
         let inverse = 1.0 / cap;
         let mut largest = [-cap; LANES];
         let (lines, rest) = l.as_chunks_mut::<LANES>();
         for line in lines {
             for l in line.iter_mut() {
-                *l = cap_logit(*l, cap, inverse);
+                *l = cap_logit(FUSED, *l, cap, inverse);
             }
             raise(&mut largest, line);
         }
         for l in rest.iter_mut() {
-            *l = cap_logit(*l, cap, inverse);
+            *l = cap_logit(FUSED, *l, cap, inverse);
         }
         raise(&mut largest, rest);
         largest.into_iter().fold(-cap, f32::max)
@@ -66,18 +66,18 @@ by_isa! {
 
 by_isa! {
     /// sum_j e^(l_j - largest)
-    fn sum_exp(l: &[f32], largest: f32) -> f64 {
+    fn sum_exp fused FUSED(l: &[f32], largest: f32) -> f64 {
         let mut total = 0.0;
         for block in l.chunks(SUM_BLOCK) {
             let mut sums = [0f32; LANES];
             let (lines, rest) = block.as_chunks::<LANES>();
             for line in lines {
                 for (sum, &l) in sums.iter_mut().zip(line) {
-                    *sum += exp(l - largest);
+                    *sum += exp(FUSED, l - largest);
                 }
             }
             for (sum, &l) in sums.iter_mut().zip(rest) {
-                *sum += exp(l - largest);
+                *sum += exp(FUSED, l - largest);
             }
             total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
@@ -87,7 +87,7 @@ by_isa! {
 
 by_isa! {
     /// As `sum_exp`, and replaces l_j by e^(l_j - largest) * (1 - (l_j / cap)^2): dh but for a factor of the row.
-    fn sum_exp_and_bend(l: &mut [f32], largest: f32, cap: f32) -> f64 {
+    fn sum_exp_and_bend fused FUSED(l: &mut [f32], largest: f32, cap: f32) -> f64 {
         let inverse = 1.0 / cap;
         let mut total = 0.0;
         for block in l.chunks_mut(SUM_BLOCK) {
@@ -95,13 +95,13 @@ by_isa! {
             let (lines, rest) = block.as_chunks_mut::<LANES>();
             for line in lines {
                 for (sum, l) in sums.iter_mut().zip(line) {
-                    let e = exp(*l - largest);
+                    let e = exp(FUSED, *l - largest);
                     *sum += e;
                     *l = e * slope(*l, inverse);
                 }
             }
             for (sum, l) in sums.iter_mut().zip(rest) {
-                let e = exp(*l - largest);
+                let e = exp(FUSED, *l - largest);
                 *sum += e;
                 *l = e * slope(*l, inverse);
             }
@@ -272,7 +272,7 @@ impl Head {
         let hit = l[target];
         let sum = sum_exp_and_bend(l, largest, self.cap);
         let share = (1.0 / sum) as f32;
-        let at_target = weight * (exp(hit - largest) * share - 1.0) * slope(hit, 1.0 / self.cap);
+        let at_target = weight * (exp(false, hit - largest) * share - 1.0) * slope(hit, 1.0 / self.cap);
         if self.dtype == DTYPE_F32 {
             scale_row(l, weight * share);
             l[target] = at_target;

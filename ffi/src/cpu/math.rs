@@ -1,6 +1,7 @@
 //! Elementary functions in f32, written without branches so that loops over them become vector code.
 //!
-//! Only additions, multiplications and divisions in a fixed order (no fused steps): every instruction set gives the same bits.
+//! Only additions, multiplications and divisions in a fixed order; `ln` and `cos_turn` have no fused steps, so that every instruction set
+//! gives the same bits. `exp` and `tanh` fuse them where they are told that the CPU does.
 
 /// Adding and subtracting it rounds to the nearest integer (ties to even) for |x| < 2^22.
 const ROUND: f32 = 12_582_912.0;
@@ -33,36 +34,43 @@ pub fn cos_turn(x: f32) -> f32 {
     -(t + t * t2 * series)
 }
 
+/// a b + c, rounded once where `fused`.
+#[inline(always)]
+fn multiply_add(fused: bool, a: f32, b: f32, c: f32) -> f32 {
+    if fused { a.mul_add(b, c) } else { a * b + c }
+}
+
 /// Splits x = n ln 2 + r, |r| <= ln(2)/2, and gives (2^n, e^r - 1). |x| must be below 87.
 ///
 /// e^r - 1 = r + r^2/2 + ... + r^7/7!, remainder below 6e-9 relative.
 #[inline(always)]
-fn exp_parts(x: f32) -> (f32, f32) {
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+fn exp_parts(fused: bool, x: f32) -> (f32, f32) {
+    let add = |a, b, c| multiply_add(fused, a, b, c);
+    let rounded = add(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
-    let r = (x - n * LN2_HI) - n * LN2_LO;
+    let r = add(-n, LN2_LO, add(-n, LN2_HI, x));
     let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(0x3f80_0000));
-    let series =
-        1.0 / 2.0 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5_040.0)))));
-    (scale, r + r * r * series)
+    let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0];
+    let series = series.into_iter().fold(1.0 / 5_040.0, |sum, term| add(r, sum, term));
+    (scale, add(r * r, series, r))
 }
 
 /// e^x, clamped to x in [-87, 88]; relative error below 2e-7; NaN stays NaN.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub fn exp(fused: bool, x: f32) -> f32 {
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let (scale, p) = exp_parts(x);
-    scale + scale * p
+    let (scale, p) = exp_parts(fused, x);
+    multiply_add(fused, scale, p, scale)
 }
 
 /// tanh(x) = q / (q + 2) with q = e^(2x) - 1; relative error below 5e-7; NaN stays NaN.
 #[inline(always)]
-pub fn tanh(x: f32) -> f32 {
+pub fn tanh(fused: bool, x: f32) -> f32 {
     let x = if x < -10.0 { -10.0 } else { x };
     let x = if x > 10.0 { 10.0 } else { x };
-    let (scale, p) = exp_parts(2.0 * x);
-    let q = (scale - 1.0) + scale * p;
+    let (scale, p) = exp_parts(fused, 2.0 * x);
+    let q = multiply_add(fused, scale, p, scale - 1.0);
     q / (q + 2.0)
 }
 
@@ -84,10 +92,15 @@ mod tests {
 
     #[test]
     fn functions_match_double_precision() {
-        let cases: [(&str, f64, f64); 6] = [
-            ("exp", largest_error(-86.9, 87.9, exp, f64::exp, true), 2e-7),
-            ("tanh", largest_error(-9.0, 9.0, tanh, f64::tanh, true), 5e-7),
-            ("tanh near 0", largest_error(-1e-3, 1e-3, tanh, f64::tanh, true), 5e-7),
+        let exps: [fn(f32) -> f32; 2] = [|x| exp(false, x), |x| exp(true, x)];
+        let tanhs: [fn(f32) -> f32; 2] = [|x| tanh(false, x), |x| tanh(true, x)];
+        let cases: [(&str, f64, f64); 9] = [
+            ("exp", largest_error(-86.9, 87.9, exps[0], f64::exp, true), 2e-7),
+            ("exp, fused", largest_error(-86.9, 87.9, exps[1], f64::exp, true), 2e-7),
+            ("tanh", largest_error(-9.0, 9.0, tanhs[0], f64::tanh, true), 5e-7),
+            ("tanh, fused", largest_error(-9.0, 9.0, tanhs[1], f64::tanh, true), 5e-7),
+            ("tanh near 0", largest_error(-1e-3, 1e-3, tanhs[0], f64::tanh, true), 5e-7),
+            ("tanh near 0, fused", largest_error(-1e-3, 1e-3, tanhs[1], f64::tanh, true), 5e-7),
             ("ln near 1", largest_error(0.5, 2.0, ln, f64::ln, false), 3e-7),
             ("ln", largest_error(1e-9, 0.4, ln, f64::ln, true), 3e-7),
             ("cos", largest_error(0.0, 1.0, cos_turn, |x| (std::f64::consts::TAU * x).cos(), false), 2e-7),
@@ -99,9 +112,12 @@ mod tests {
 
     #[test]
     fn functions_keep_nan_and_saturate() {
-        assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
-        assert_eq!((tanh(50.0), tanh(-50.0), tanh(f32::INFINITY)), (1.0, -1.0, 1.0));
-        assert_eq!(exp(0.0), 1.0);
-        assert!(exp(-1e9) < 2e-38);
+        for fused in [false, true] {
+            let (exp, tanh) = (|x| exp(fused, x), |x| tanh(fused, x));
+            assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
+            assert_eq!((tanh(50.0), tanh(-50.0), tanh(f32::INFINITY)), (1.0, -1.0, 1.0));
+            assert_eq!(exp(0.0), 1.0);
+            assert!(exp(-1e9) < 2e-38);
+        }
     }
 }

@@ -26,6 +26,8 @@ const LOWEST_EXP: f32 = -87.25;
 pub unsafe trait Lanes: Copy {
     /// Number of lanes, at most MAX_LANES.
     const N: usize;
+    /// Whether `fma` rounds once.
+    const FUSED: bool;
 
     /// # Safety
     /// The CPU has the instructions of this type (so in every unsafe method here); pointers are valid for N elements.
@@ -119,6 +121,7 @@ impl Plain {
 // SAFETY: needs no special instructions.
 unsafe impl Lanes for Plain {
     const N: usize = 8;
+    const FUSED: bool = false;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -27,6 +27,7 @@ impl Avx2 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Lanes for Avx2 {
     const N: usize = 8;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -181,6 +182,7 @@ impl Avx512 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 unsafe impl Lanes for Avx512 {
     const N: usize = 16;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

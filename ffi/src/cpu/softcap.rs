@@ -22,7 +22,7 @@ impl<E: Element> Kernel for Cap<'_, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         for (y, x) in self.y.iter_mut().zip(self.x) {
-            *y = self.cap * tanh(x.to_f32() / self.cap);
+            *y = self.cap * tanh(V::FUSED, x.to_f32() / self.cap);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::cpu::simd::Avx512;
 use crate::cpu::simd::{Element, Kernel, Lanes, MAX_LANES, dispatch};
 use crate::memory::Pages;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Queries of a query tile and keys of a key tile; a multiple of every lane count.
 pub const TILE: usize = 64;
@@ -31,6 +32,18 @@ pub enum Start {
     Scaled(*const f32),
 }
 
+/// What is known of a product on the diagonal of causal attention: parts without effect are left out, to the block.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Triangle {
+    None,
+    /// Nobody reads C[r][i] for i < r; it is unspecified there.
+    Output,
+    /// A(r, k) = 0 for elements k < r.
+    Left,
+    /// B[k][i] = 0 for elements k > i.
+    Right,
+}
+
 /// C[r][i], r < rows, i < columns (rounded up to whole vectors), from A (rows x depth) and B (depth x columns).
 pub struct Product {
     pub c: *mut f32,
@@ -44,6 +57,7 @@ pub struct Product {
     pub depth: usize,
     pub columns: usize,
     pub start: Start,
+    pub triangle: Triangle,
     /// Words of A and B are pairs of bf16; only where `pairs_usable` says so.
     pub pairs: bool,
 }
@@ -127,8 +141,10 @@ impl Product {
                     }
                 }
             }
-            let (mut a, mut b) = (self.a.add(r * self.a_row), self.b.add(i));
-            for _ in 0..self.depth {
+            let depth = self.depths(r, i + W * V::N);
+            let mut a = self.a.add(r * self.a_row + depth.start * self.a_depth);
+            let mut b = self.b.add(i + depth.start * self.b_stride);
+            for _ in depth {
                 let mut row = [V::splat(0.0); W];
                 for x in 0..W {
                     row[x] = V::load(b.add(x * V::N));
@@ -150,17 +166,29 @@ impl Product {
         }
     }
 
-    /// All rows of W vectors at i.
+    /// The words of the sums that count for rows from r on and columns before `end`.
     #[inline(always)]
-    unsafe fn columns<V: Lanes, S: Step<V>, const W: usize>(&self, i: usize) {
-        const ROWS: usize = 4;
-        let whole = self.rows - self.rows % ROWS;
+    fn depths(&self, r: usize, end: usize) -> Range<usize> {
+        let words = |elements: usize| if self.pairs { elements / 2 } else { elements };
+        match self.triangle {
+            Triangle::None | Triangle::Output => 0..self.depth,
+            Triangle::Left => words(r).min(self.depth)..self.depth,
+            Triangle::Right => 0..words(end + 1).min(self.depth),
+        }
+    }
+
+    /// All rows of W vectors at i, R at a time.
+    #[inline(always)]
+    unsafe fn columns<V: Lanes, S: Step<V>, const R: usize, const W: usize>(&self, i: usize) {
+        let end = i + W * V::N;
+        let rows = if self.triangle == Triangle::Output { self.rows.min(end) } else { self.rows };
+        let whole = rows - rows % R;
         // SAFETY: rows inside C.
         unsafe {
-            for r in (0..whole).step_by(ROWS) {
-                self.block::<V, S, ROWS, W>(r, i);
+            for r in (0..whole).step_by(R) {
+                self.block::<V, S, R, W>(r, i);
             }
-            for r in whole..self.rows {
+            for r in whole..rows {
                 self.block::<V, S, 1, W>(r, i);
             }
         }
@@ -171,19 +199,24 @@ impl Product {
         let (mut i, mut vectors) = (0, self.columns.div_ceil(V::N));
         // SAFETY: buffers are padded to whole vectors.
         unsafe {
-            // As many columns as the register file takes beside 4 rows: 16 of 32 zmm, 8 of 16 ymm, 8 of 16 xmm.
+            // Blocks that the register file takes: 16 sums in 32 zmm, 8 in 16 ymm or xmm. Narrow ones follow a diagonal more closely.
             if V::N == 16 {
-                while vectors >= 4 {
-                    self.columns::<V, S, 4>(i);
+                let narrow = matches!(self.triangle, Triangle::Output | Triangle::Right);
+                while vectors >= 4 && !narrow {
+                    self.columns::<V, S, 4, 4>(i);
                     (i, vectors) = (i + 4 * V::N, vectors - 4);
+                }
+                while vectors >= 2 {
+                    self.columns::<V, S, 8, 2>(i);
+                    (i, vectors) = (i + 2 * V::N, vectors - 2);
                 }
             }
             while vectors >= 2 {
-                self.columns::<V, S, 2>(i);
+                self.columns::<V, S, 4, 2>(i);
                 (i, vectors) = (i + 2 * V::N, vectors - 2);
             }
             if vectors == 1 {
-                self.columns::<V, S, 1>(i);
+                self.columns::<V, S, 4, 1>(i);
             }
         }
     }
