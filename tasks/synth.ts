@@ -4,6 +4,7 @@
  * The output is the format of customjson.ts. A row is appended in one piece as soon as it is there, so a run can be stopped at any time
  * and goes on later; beside the file stands which persona it is of. The key goes into one request header and nowhere else.
  */
+import { FORMATS } from "../src/data/formats.ts";
 import { Random } from "../src/data/random.ts";
 import type { Message } from "../src/data/conversation.ts";
 import type { Log } from "../src/data/log.ts";
@@ -201,6 +202,7 @@ async function countRows(out: string, log: Log): Promise<number> {
 async function checkPersona(out: string, persona: string): Promise<void> {
   const path = `${out}.persona`;
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(persona))).toHex();
+  const text = `${JSON.stringify({ ...FORMATS.persona, sha256: hash })}\n`;
   const read = (file: string) => {
     try {
       return Deno.readTextFileSync(file);
@@ -210,11 +212,11 @@ async function checkPersona(out: string, persona: string): Promise<void> {
     }
   };
   const known = read(path);
-  if (known?.trim() === hash) return;
+  if (known?.trim() === hash || known === text) return; // 0.1.0 wrote the hash alone
   if (known !== undefined || read(out)) {
     throw new Error(
       `Cannot append to "${out}": its conversations are not of this persona, expected another --out=FILE`,
     );
   }
-  Deno.writeTextFileSync(path, `${hash}\n`);
+  Deno.writeTextFileSync(path, text);
 }

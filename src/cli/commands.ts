@@ -351,7 +351,7 @@ export const COMMANDS: readonly Command[] = [
       ...EXPORT,
       dtype: oneOf(["", "fp32", "bf16"], {
         default: "",
-        help: "of the token embedding, all else is fp32; without it bf16 where the run was told --dtype=bf16",
+        help: "of the token embedding, all else is fp32; without it what the run computed in",
       }),
       optimizer: bool(true, { help: "writes the optimizer's state where the checkpoint has it" }),
     },

@@ -1,6 +1,7 @@
 /** `nanochat eval core` and `nanochat eval chat`: accuracies of a model on tasks, resumable, with files and a section of the report. */
 import { join } from "@std/path";
 import { findAsset } from "../data/assets.ts";
+import { FORMATS } from "../data/formats.ts";
 import { foldersOf, resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import type { Task } from "../../tasks/task.ts";
 import { PythonPool } from "../engine/execution.ts";
@@ -49,7 +50,7 @@ export async function evalCore(
   const folders = foldersOf(base, chosen.run);
   const path = join(folders.eval, `core_${modelName(loaded)}`);
   const identity = { weights: chosen.meta.files, dtype: model.dtype, bundle: bundleIdentity(bundle), maxPerTask };
-  const resume = { path: `${path}.partial.jsonl`, head: { format: "nanochat CORE results", version: 1, ...identity } };
+  const resume = { path: `${path}.partial.jsonl`, head: { ...FORMATS.core, ...identity } };
   const result = await evaluateCore(loaded, { bundle, maxPerTask, batchTokens, resume, log: terminal, stop });
   await loaded.verified;
   if (!result) {
@@ -58,7 +59,7 @@ export async function evalCore(
   }
   const figures = { model: chosen.name, step: chosen.step, max_per_task: maxPerTask, ...coreJson(result) };
   writeWhole(`${path}.csv`, coreCsv(result));
-  writeWhole(`${path}.json`, `${JSON.stringify(figures, null, 2)}\n`);
+  writeWhole(`${path}.json`, `${JSON.stringify({ ...FORMATS.core, ...figures }, null, 2)}\n`);
   reportCore(folders.report, {
     flags: { maxPerTask },
     sec: (performance.now() - started) / 1000,
@@ -107,7 +108,7 @@ export async function evalChat(
   const settings = { maxProblems, numSamples, maxNewTokens, temperature, topK };
   const identity = { weights: chosen.meta.files, dtype: model.dtype, settings, lengths: lengthsOf(tasks) };
   using results = new ResultLog<ChatLine>(`${path}.partial.jsonl`, {
-    ...{ format: "nanochat chat results", version: 1, ...identity },
+    ...{ ...FORMATS.chat, ...identity },
   });
   const options = { ...settings, batchSize, rows, samples: numSamples, results, log: terminal, stop };
   const scored: ChatTaskResult[] = [];
@@ -129,7 +130,10 @@ export async function evalChat(
     terminal.result(`${"ChatCORE".padEnd(16)} ${scores.ChatCORE.toFixed(4)}`, { ChatCORE: scores.ChatCORE });
   }
   const about = { model: chosen.name, step: chosen.step, ...settings };
-  writeWhole(`${path}.json`, `${JSON.stringify({ ...about, scores, tasks: scored.map(chatObject) }, null, 2)}\n`);
+  writeWhole(
+    `${path}.json`,
+    `${JSON.stringify({ ...FORMATS.chat, ...about, scores, tasks: scored.map(chatObject) }, null, 2)}\n`,
+  );
   const sec = (performance.now() - started) / 1000;
   reportChatEval(folders.report, { flags: { ...settings, batchSize }, sec, source: chosen.source, scores });
   results.remove();

@@ -151,7 +151,12 @@ export async function exportPt(
   checkFree(out!, flags);
   await withModel(flags, terminal, async ({ chosen, mapped, config, tokenizer, calls }) => {
     const { meta } = mapped;
-    const embeddingDtype = COMPUTE_TYPES[flags.dtype || String(meta.flags.dtype)] ?? "f32";
+    const embeddingDtype = COMPUTE_TYPES[flags.dtype || meta.dtype || String(meta.flags.dtype)] ?? "f32";
+    if (!flags.dtype && !meta.dtype && !meta.flags.dtype) {
+      terminal.info(
+        "The checkpoint does not say what its run computed in; taking fp32, --dtype=bf16 chooses the other",
+      );
+    }
     const hasOptimizer = flags.optimizer && meta.files.length > 1;
     if (hasOptimizer && meta.worldSize > 1) {
       throw new RangeError(

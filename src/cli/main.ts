@@ -10,7 +10,7 @@ import { nearest, parse, type Parsed, unknownVariables, valuesOf } from "./parse
 import { chooseColors, standardSinks, Terminal } from "./progress.ts";
 import { EXIT, listenForStop } from "./signals.ts";
 import { nextStep } from "./next_step.ts";
-import { VERSION } from "./version.ts";
+import { VERSION, versionFacts } from "./version.ts";
 
 /** What the program needs from outside. */
 export interface Program {
@@ -28,7 +28,7 @@ export async function main({ commands, args, env }: Program): Promise<number> {
   try {
     const first = args[0];
     if (first === undefined) return printed(terminal, nextStep(env.NANOCHAT_BASE_DIR));
-    if (first === "--version") return printed(terminal, VERSION);
+    if (first === "--version") return version(args.slice(1), { out, err });
     if (first === "--help" || first === "-h" || (first === "help" && args.length === 1)) {
       return printed(terminal, programHelp(commands));
     }
@@ -63,6 +63,16 @@ export async function main({ commands, args, env }: Program): Promise<number> {
       (error instanceof CheckpointError && ["exists", "locked", "unsafe"].includes(error.problem));
     return isUsage ? EXIT.USAGE : isRefusal ? EXIT.REFUSED : EXIT.FAILED;
   }
+}
+
+function version(args: readonly string[], sinks: ReturnType<typeof standardSinks>): number {
+  const other = args.find((arg) => arg !== "--json");
+  if (other !== undefined) {
+    throw new UsageError(`Cannot read ${JSON.stringify(other)} behind --version: expected nothing or --json`);
+  }
+  const json = args.includes("--json");
+  new Terminal({ json, quiet: false, verbose: false, ...sinks }).result(VERSION, json ? versionFacts() : undefined);
+  return EXIT.DONE;
 }
 
 function printed(terminal: Terminal, text: string): number {

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
+import { formatProblem, FORMATS } from "../data/formats.ts";
 import { foldersOf } from "../data/base_dir.ts";
 import { type Log, SILENT } from "../data/log.ts";
 import { listSteps } from "../model/checkpoint_folder.ts";
@@ -77,6 +78,13 @@ async function inFolder(test: (base: string) => Promise<void>): Promise<void> {
   }
 }
 
+function jsonFiles(folder: string): string[] {
+  return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
+    const path = join(folder, name);
+    return isDirectory ? jsonFiles(path) : /\.jsonl?$/.test(name) ? [path] : [];
+  });
+}
+
 Deno.test("runRecipe() goes through all stages and leaves a model and its figures", () =>
   inFolder(async (base) => {
     const { summary, results, said } = await run(base);
@@ -90,6 +98,13 @@ Deno.test("runRecipe() goes through all stages and leaves a model and its figure
     assert(results.some(({ text }) => text.startsWith("A heron is")));
     assertEquals(results.at(-1)?.object, summary.figures);
     assertEquals(listSteps(join(foldersOf(base, "small").checkpoints, "base", "d2")).at(-1), 4);
+
+    const known = Object.values(FORMATS);
+    for (const path of jsonFiles(base)) {
+      const text = Deno.readTextFileSync(path);
+      const head = JSON.parse(path.endsWith(".jsonl") ? text.split("\n")[0] : text);
+      assert(known.some((expected) => formatProblem(head, { expected }) === undefined), `${path} names no format`);
+    }
 
     // Again: nothing is repeated, the figures are the same.
     const again = await run(base);

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, SCRIPT, withFolder } from "../../dev/cli.ts";
+import { abiHash } from "../native/load.ts";
 import { allFlags } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 
@@ -9,6 +10,12 @@ Deno.test("nanochat --version and --help print to stdout and exit 0", async () =
   const version = await nanochat(["--version"]);
   assertEquals([version.code, version.stderr], [0, ""]);
   assert(/^nanochat \d+\.\d+\.\d+ \(deno /.test(version.stdout), version.stdout);
+  const facts = JSON.parse((await nanochat(["--version", "--json"])).stdout);
+  assertEquals(Object.keys(facts), ["version", "commit", "abi", "formats", "deno", "target"]);
+  assertEquals([facts.deno, facts.abi, facts.formats["nanochat checkpoint"]], [Deno.version.deno, abiHash(), 1]);
+  assert(/^([0-9a-f]{40}|null)$/.test(String(facts.commit)), facts.commit);
+  const slip = await nanochat(["--version", "--jsn"]);
+  assertEquals([slip.code, slip.stdout], [2, ""]);
   const help = await nanochat(["--help"]);
   assertEquals([help.code, help.stderr], [0, ""]);
   for (const { name, summary } of COMMANDS) {

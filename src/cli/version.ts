@@ -1,8 +1,10 @@
 /** The program's version, from deno.json. */
 import { existsSync } from "node:fs";
 import { join } from "@std/path";
+import { FORMATS } from "../data/formats.ts";
 import { CHECKOUT } from "../native/installation.ts";
-import type { Program } from "../report/environment.ts";
+import { abiHash } from "../native/load.ts";
+import { type Program, readCommit } from "../report/environment.ts";
 import config from "../../deno.json" with { type: "json" };
 
 /** `nanochat 0.1.0 (deno 2.9.6, x86_64-unknown-linux-gnu)`. */
@@ -12,4 +14,17 @@ export const VERSION = `nanochat ${config.version} (deno ${Deno.version.deno}, $
 export function thisProgram(): Program {
   const isCheckout = CHECKOUT !== undefined && existsSync(join(CHECKOUT, ".git"));
   return { version: VERSION, checkout: isCheckout ? CHECKOUT : undefined };
+}
+
+/** What `--version --json` tells: what must agree where programs exchange files or load a library. */
+export function versionFacts(): Record<string, unknown> {
+  const { checkout } = thisProgram();
+  return {
+    version: config.version,
+    commit: checkout === undefined ? null : readCommit(checkout),
+    abi: abiHash(),
+    formats: Object.fromEntries(Object.values(FORMATS).map(({ format, version }) => [format, version])),
+    deno: Deno.version.deno,
+    target: Deno.build.target,
+  };
 }

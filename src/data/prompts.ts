@@ -1,5 +1,6 @@
 /** Openings that go with a data set: `prompts.json` beside its shards says what samples continue, in training and at its end. */
 import { join } from "@std/path";
+import { formatProblem, FORMATS } from "./formats.ts";
 
 /** What samples continue. */
 export interface Prompts {
@@ -28,7 +29,9 @@ export function readPrompts(folder: string): Prompts | undefined {
   }
   const expected = 'expected {"training": ["text", ...], "final": ["text", ...]}';
   try {
-    const { training, final } = JSON.parse(text);
+    const { training, final, ...head } = JSON.parse(text);
+    const problem = formatProblem(head, { expected: FORMATS.prompts, lacking: true }); // files written by hand lack it
+    if (problem) throw new SyntaxError(problem);
     const isList = (list: unknown) =>
       Array.isArray(list) && list.every((item) => typeof item === "string" && item !== "");
     if (isList(training) && isList(final)) return { training, final };
@@ -40,5 +43,8 @@ export function readPrompts(folder: string): Prompts | undefined {
 
 /** Writes the prompts of a data set. */
 export function writePrompts(folder: string, prompts: Prompts): void {
-  Deno.writeTextFileSync(join(folder, PROMPTS_FILE), JSON.stringify(prompts, null, 2) + "\n");
+  Deno.writeTextFileSync(
+    join(folder, PROMPTS_FILE),
+    JSON.stringify({ ...FORMATS.prompts, ...prompts }, null, 2) + "\n",
+  );
 }

@@ -10,6 +10,7 @@ import { join } from "@std/path";
 import { type Native, pointerFrom } from "../native/call.ts";
 import { TOKENIZER_FILE } from "./base_dir.ts";
 import { Calls } from "./calls.ts";
+import { formatProblem, FORMATS } from "./formats.ts";
 
 /** nanochat's split pattern: GPT-4's with digits in runs of at most 2. */
 export const SPLIT_PATTERN =
@@ -28,8 +29,7 @@ export const SPECIAL_TOKENS = [
   "<|output_end|>",
 ] as const;
 
-const FORMAT = "nanochat tokenizer";
-const VERSION = 1;
+const { format: FORMAT, version: VERSION } = FORMATS.tokenizer;
 
 /** Texts as an Arrow column (a row group's `TextBytes`): text i is `bytes[offsets[i] .. offsets[i + 1]]`, UTF-8. */
 export interface TextColumn {
@@ -402,8 +402,8 @@ function parseTokenizer(text: string, path: string): TokenizerParts {
     // V8 quotes the place as it is, line breaks included.
     throw refuse(`not JSON, ${(cause as Error).message.replace(/\s+/g, " ")}`, cause);
   }
-  if (file?.format !== FORMAT) throw refuse(`format ${JSON.stringify(file?.format)}, expected "${FORMAT}"`);
-  if (file.version !== VERSION) throw refuse(`version ${file.version}, expected ${VERSION}`);
+  const problem = formatProblem(file, { expected: FORMATS.tokenizer });
+  if (problem) throw refuse(problem);
   const { pattern, tokens, specials } = file;
   const isTable = typeof specials === "object" && specials !== null && !Array.isArray(specials);
   if (typeof pattern !== "string" || !Array.isArray(tokens) || !isTable) {

@@ -101,8 +101,8 @@ Deno.test("load() refuses files that are not ours, of another version or damaged
   for (
     const [text, message] of [
       ["{", "not JSON"],
-      ["[]", "format undefined"],
-      [JSON.stringify({ ...file, version: 2 }), "version 2, expected 1"],
+      ["[]", "format is undefined"],
+      [JSON.stringify({ ...file, version: 2 }), "version is 2, expected 1"],
       [JSON.stringify({ ...file, tokens: ["%"] }), "not base64"],
       [JSON.stringify({ ...file, specials: null }), "specials missing"],
     ]

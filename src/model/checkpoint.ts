@@ -8,6 +8,7 @@
 import { join } from "@std/path";
 import { format as formatBytes } from "@std/fmt/bytes";
 import { TOKENIZER_FILE } from "../data/base_dir.ts";
+import { FORMATS } from "../data/formats.ts";
 import type { Log } from "../data/log.ts";
 import type { NativeContext, Segment } from "../native/files.ts";
 import { freeDiskBytes, writeFile } from "../native/files.ts";
@@ -159,7 +160,7 @@ async function saveOnce(options: SaveOptions, io: CheckpointIo): Promise<Checkpo
     removeFile(join(folder, names.meta)); // a step that is written again is no checkpoint meanwhile
   }
   const write = async (name: string, tensors: readonly NamedTensor[]): Promise<FileEntry> => {
-    const head = encodeHeader(tensors, { format: "nanochat" });
+    const head = encodeHeader(tensors, { format: FORMATS.tensors.format, version: String(FORMATS.tensors.version) });
     const sha256 = await io.write(join(folder, name), { head, segments: tensors });
     return { name, bytes: tensors.reduce((sum, { bytes }) => sum + bytes, head.length), sha256 };
   };

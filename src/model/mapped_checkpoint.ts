@@ -5,6 +5,7 @@
  * resume and import verify first.
  */
 import { join } from "@std/path";
+import { formatProblem, FORMATS } from "../data/formats.ts";
 import { bindNative } from "../native/call.ts";
 import { pointerFrom } from "../native/call.ts";
 import type { MappedFile, NativeContext } from "../native/files.ts";
@@ -94,6 +95,9 @@ export class MappedCheckpoint implements Disposable {
       const first = readMemory(this.#context, { pointer: file.pointer, bytes: Math.min(8, file.bytes) });
       const head = 8 + headerBytes(first, file.bytes);
       const header = parseHeader(readMemory(this.#context, { pointer: file.pointer, bytes: head }), file.bytes);
+      const { format, version = "1" } = header.metadata; // 0.1.0 wrote no version
+      const problem = formatProblem({ format, version: Number(version) }, { expected: FORMATS.tensors });
+      if (problem) throw new CheckpointError("version", `Cannot open "${path}": ${problem}`);
       return new Map(
         [...header.tensors].map(([tensor, { dtype, shape, begin, end }]) => [
           tensor,

@@ -7,9 +7,8 @@
 import { createHash } from "node:crypto";
 import type { Stage } from "../data/base_dir.ts";
 import { STAGES } from "../data/base_dir.ts";
+import { FORMATS } from "../data/formats.ts";
 
-/** Version of the checkpoint format that is written, and the only one that exists so far. */
-export const META_VERSION = 1;
 /** Checkpoint files are hashed in blocks of this size. */
 export const BLOCK_BYTES = 64 * 1024 * 1024;
 const MAX_META_BYTES = 16 * 1024 * 1024;
@@ -58,6 +57,8 @@ export interface CheckpointState {
   readonly flags: JsonObject;
   /** Position in the data. */
   readonly loader: Json;
+  /** What the run computed in, "f32" or "bf16"; absent in checkpoints of 0.1.0, which keep the flag alone, and after an import. */
+  readonly dtype?: string;
   /** State of the random numbers. */
   readonly rng: Json;
   /** Counters and running means of the training loop. */
@@ -123,7 +124,7 @@ export function encodeMeta(meta: CheckpointMeta): Uint8Array<ArrayBuffer> {
   const body = JSON.stringify(meta, null, 2).slice("{\n".length) + "\n";
   const sum = sha256Hex(new TextEncoder().encode(body));
   return new TextEncoder().encode(
-    `{\n  "format": "nanochat checkpoint",\n  "version": ${META_VERSION},\n  "sha256": "${sum}",\n${body}`,
+    `{\n  "format": "nanochat checkpoint",\n  "version": ${FORMATS.checkpoint.version},\n  "sha256": "${sum}",\n${body}`,
   );
 }
 
@@ -146,10 +147,10 @@ export function parseMeta(bytes: Uint8Array, name: string): CheckpointMeta {
       )
       : damaged(name, 'it does not begin with "format": "nanochat checkpoint"');
   }
-  if (Number(head[1]) !== META_VERSION) {
+  if (Number(head[1]) !== FORMATS.checkpoint.version) {
     throw new CheckpointError(
       "version",
-      `Cannot read ${name}: its format version is ${head[1]}, expected ${META_VERSION}`,
+      `Cannot read ${name}: its format version is ${head[1]}, expected ${FORMATS.checkpoint.version}`,
     );
   }
   const body = bytes.subarray(head[0].length);
@@ -188,6 +189,7 @@ function findProblem(meta: unknown): string | undefined {
   if (!(STAGES as readonly unknown[]).includes(meta.stage)) return `its stage is ${JSON.stringify(meta.stage)}`;
   if (meta.valBpb !== null && typeof meta.valBpb !== "number") return "its bits per byte are no number";
   if (!isObject(meta.config) || !isObject(meta.flags)) return "it has no config or flags";
+  if (meta.dtype !== undefined && typeof meta.dtype !== "string") return "its type is no name";
   if (meta.loader === undefined || meta.rng === undefined || meta.loop === undefined) {
     return "it has no loader, rng or loop state";
   }

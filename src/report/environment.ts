@@ -3,6 +3,7 @@
  * `header.json`, so that the card tells when the run started and on what.
  */
 import { extname, join } from "@std/path";
+import { formatProblem, FORMATS } from "../data/formats.ts";
 import { HEADER_FILE } from "./sections.ts";
 
 /** Facts about program and machine. */
@@ -50,13 +51,18 @@ export function readEnvironment({ version, checkout }: Program): Environment {
 /** Writes the header of a report that begins now. */
 export function writeHeader(folder: string, environment: Environment): void {
   Deno.mkdirSync(folder, { recursive: true });
-  Deno.writeTextFileSync(join(folder, HEADER_FILE), JSON.stringify(environment, null, 2) + "\n");
+  Deno.writeTextFileSync(
+    join(folder, HEADER_FILE),
+    JSON.stringify({ ...FORMATS.reportHeader, ...environment }, null, 2) + "\n",
+  );
 }
 
 /** Reads the header of a report; null where none was written or it cannot be read. */
 export function readHeader(folder: string): Environment | null {
   try {
-    return JSON.parse(Deno.readTextFileSync(join(folder, HEADER_FILE)));
+    const { format, version, ...environment } = JSON.parse(Deno.readTextFileSync(join(folder, HEADER_FILE)));
+    const problem = formatProblem({ format, version }, { expected: FORMATS.reportHeader, lacking: true });
+    return problem ? null : environment;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return null;
     throw error;
@@ -80,6 +86,11 @@ function git(checkout: string, args: readonly string[]): string | null {
   } catch {
     return null; // no git on this machine
   }
+}
+
+/** Gives the commit of a checkout; null where git does not tell. */
+export function readCommit(checkout: string): string | null {
+  return git(checkout, ["rev-parse", "HEAD"]);
 }
 
 function gitState(checkout: string): Environment["git"] {

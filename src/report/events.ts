@@ -1,10 +1,12 @@
 /**
- * `events.jsonl`: one JSON line for each step of a run. Progress, report, plots and exports read this one file.
+ * `events.jsonl`: one JSON line for each step of a run, behind a head line with format and version, which files of 0.1.0 lack. Progress,
+ * report, plots and exports read this one file.
  *
  * A line is appended with one write, so a crash tears at most the last line; a reader ignores it and the next writer removes it. A
  * resumed run removes the lines of the steps that it will compute again and leaves a line of kind "resume": no step occurs twice.
  */
 import { join } from "@std/path";
+import { type Format, formatProblem, FORMATS } from "../data/formats.ts";
 import type { Log } from "../data/log.ts";
 import { SILENT } from "../data/log.ts";
 
@@ -82,7 +84,9 @@ export class EventLog implements Disposable {
 
   /** Replaces the file by the lines so far; the next ones follow them. */
   release(): void {
-    this.#file ??= Deno.openSync(this.#path, { write: true, create: true, truncate: true });
+    if (this.#file !== null) return;
+    this.#file = Deno.openSync(this.#path, { write: true, create: true, truncate: true });
+    this.#write(HEAD);
   }
 
   /**
@@ -96,7 +100,8 @@ export class EventLog implements Disposable {
     const file = Deno.openSync(path, { read: true, write: true, create: true });
     const events = new EventLog(path, { file, log });
     let keep = 0;
-    for (const { event, end } of parseLines(Deno.readFileSync(path), (message) => log.warn(`${path}: ${message}`))) {
+    const bytes = Deno.readFileSync(path);
+    for (const { event, end } of parseLines(bytes, (message) => log.warn(`${path}: ${message}`))) {
       const isPast = event.kind === "step" ? event.step < step : event.step <= step && event.kind !== "end";
       if (!isPast) break;
       keep = end;
@@ -104,6 +109,7 @@ export class EventLog implements Disposable {
     }
     file.truncateSync(keep);
     file.seekSync(keep, Deno.SeekMode.Start);
+    if (keep === 0) events.#write(HEAD);
     events.append({ kind: "resume", run, step });
     return events;
   }
@@ -112,13 +118,16 @@ export class EventLog implements Disposable {
   append(event: RunEvent): void {
     if (this.#present.has(keyOf(event))) return;
     const line = new TextEncoder().encode(JSON.stringify(event, nonFiniteIsNull) + "\n");
-    const bytes = new Uint8Array(this.#pending.length + line.length);
-    bytes.set(this.#pending);
-    bytes.set(line, this.#pending.length);
-    const wasPending = this.#pending.length > 0;
-    if (this.#file === null) return void (this.#pending = bytes);
+    if (this.#file === null) this.#pending = joined(this.#pending, line);
+    else this.#write(line);
+  }
+
+  /** Writes what waits and, behind it, a line; the head of a file comes before what waits. */
+  #write(line: Uint8Array): void {
+    const bytes = line === HEAD ? joined(line, this.#pending) : joined(this.#pending, line);
+    const wasPending = line !== HEAD && this.#pending.length > 0;
     try {
-      this.#pending = bytes.slice(this.#file.writeSync(bytes));
+      this.#pending = bytes.slice(this.#file!.writeSync(bytes));
     } catch (error) {
       this.#pending = bytes;
       if (!wasPending) this.#log.warn(`Cannot write ${EVENTS_FILE}: ${(error as Error).message}; its lines are kept`);
@@ -138,11 +147,24 @@ export class EventLog implements Disposable {
   }
 }
 
+const HEAD = new TextEncoder().encode(`${JSON.stringify(FORMATS.events)}\n`);
+
+function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
+  const both = new Uint8Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
+}
+
 function keyOf(event: RunEvent): string {
   return `${event.kind} ${event.step}`;
 }
 
-/** Reads an events file; a torn last line is ignored, any other malformed line is named to the log and left out. */
+/**
+ * Reads an events file; a torn last line is ignored, any other malformed line is named to the log and left out.
+ *
+ * @throws {Error} where it cannot be read, {SyntaxError} for another version of the format.
+ */
 export function readEvents(path: string, log: Log = SILENT): RunEvent[] {
   let bytes: Uint8Array;
   try {
@@ -202,23 +224,35 @@ function* parseLines(
     const newline = bytes.indexOf(NEWLINE, begin);
     if (newline < 0) return; // torn
     line++;
-    const event = parseEvent(bytes.subarray(begin, newline));
+    const value = parseLine(bytes.subarray(begin, newline));
     begin = newline + 1;
-    if (event !== undefined) yield { event, end: begin };
+    if (isEvent(value)) yield { event: value, end: begin };
+    else if (line === 1 && isHead(value)) continue;
     else complain(`line ${line} is no event and is left out`);
   }
 }
 
 const KINDS: readonly unknown[] = ["step", "eval", "resume", "end"] satisfies EventKind[];
 
-function parseEvent(bytes: Uint8Array): RunEvent | undefined {
+function parseLine(bytes: Uint8Array): unknown {
   try {
-    const event = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-    const isEvent = KINDS.includes(event?.kind) && Number.isSafeInteger(event.step) && typeof event.run === "string";
-    return isEvent ? event : undefined;
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     return undefined;
   }
+}
+
+function isEvent(value: unknown): value is RunEvent {
+  const { kind, step, run } = (value ?? {}) as Partial<RunEvent>;
+  return KINDS.includes(kind) && Number.isSafeInteger(step) && typeof run === "string";
+}
+
+/** Tells whether a line is the head. @throws {SyntaxError} for that of another version. */
+function isHead(value: unknown): boolean {
+  if ((value as Partial<Format> | undefined)?.format !== FORMATS.events.format) return false;
+  const problem = formatProblem(value, { expected: FORMATS.events });
+  if (problem) throw new SyntaxError(`Cannot read ${EVENTS_FILE}: ${problem}`);
+  return true;
 }
 
 function nonFiniteIsNull(_key: string, value: unknown): unknown {

@@ -25,7 +25,7 @@ Deno.test("EventLog writes one line per event and readEvents() gives them back",
       log.append({ kind: "eval", run: "r", step: 0, bpb: 3.25 });
       log.append({ ...step(0, 0.1 + 0.2), gradNorm: NaN, batchHash: "ab", tokPerSec: 5 });
     }
-    assertEquals(Deno.readTextFileSync(path).split("\n").length, 3);
+    assertEquals(Deno.readTextFileSync(path).split("\n").length, 4); // head, two lines, behind the last one
     assertEquals(readEvents(path), [
       { kind: "eval", run: "r", step: 0, bpb: 3.25 },
       { ...step(0, 0.1 + 0.2), gradNorm: null, batchHash: "ab", tokPerSec: 5 },
@@ -72,7 +72,7 @@ Deno.test("EventLog.resume() marks itself and leaves no step twice, wherever the
         }
         // A crash loses the tail, but never what was written before the checkpoint of step `at`.
         const bytes = Deno.readFileSync(path);
-        const lineEnds = [0, ...[...bytes.keys()].filter((i) => bytes[i] === 10).map((i) => i + 1)];
+        const lineEnds = [...bytes.keys()].filter((i) => bytes[i] === 10).map((i) => i + 1); // the first: of the head
         const length = lineEnds[at] + Math.floor(cut * (bytes.length - lineEnds[at]));
         Deno.writeFileSync(path, bytes.subarray(0, length));
         {

@@ -6,6 +6,7 @@ import { join } from "@std/path";
 import uplotScript from "uplot/dist/uPlot.iife.min.js" with { type: "text" };
 import uplotStyle from "uplot/dist/uPlot.min.css" with { type: "text" };
 import { STAGES } from "../data/base_dir.ts";
+import { FORMATS } from "../data/formats.ts";
 import type { Log } from "../data/log.ts";
 import { type Card, cardMarkdown, duration, environmentRows, eventsOf, scoreRows, shown, timeRows } from "./card.ts";
 import type { RunEvent } from "./events.ts";
@@ -62,7 +63,7 @@ export async function writeCard(folder: string, card: Card, log: Log): Promise<s
   const files: readonly [string, string][] = [
     ["card.md", cardMarkdown(card)],
     ["card.html", await cardPage(card, log)],
-    [CARD_FILE, JSON.stringify({ format: "nanochat report", version: 1, ...card }, null, 2) + "\n"],
+    [CARD_FILE, JSON.stringify({ ...FORMATS.report, ...card }, null, 2) + "\n"],
   ];
   return files.map(([name, text]) => {
     const path = join(folder, name);

@@ -4,6 +4,7 @@
  */
 import { join } from "@std/path";
 import { entries, type Stage } from "../data/base_dir.ts";
+import { formatProblem, FORMATS } from "../data/formats.ts";
 
 /** A value of a section's list. */
 export type Item = string | number | boolean | null;
@@ -45,9 +46,6 @@ export const SECTION_TITLES = [
   "Chat evaluation rl",
 ] as const;
 
-/** Version of the files. */
-const FORMAT = { format: "nanochat report section", version: 1 } as const;
-
 function fileOf(title: string): string {
   return `${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.json`;
 }
@@ -56,7 +54,7 @@ function fileOf(title: string): string {
 export function writeSection(folder: string, section: Section): void {
   Deno.mkdirSync(folder, { recursive: true });
   const path = join(folder, fileOf(section.title));
-  Deno.writeTextFileSync(`${path}.tmp`, JSON.stringify({ ...FORMAT, ...section }, null, 2) + "\n");
+  Deno.writeTextFileSync(`${path}.tmp`, JSON.stringify({ ...FORMATS.reportSection, ...section }, null, 2) + "\n");
   Deno.renameSync(`${path}.tmp`, path);
 }
 
@@ -103,8 +101,8 @@ function readSection(path: string): Section {
   } catch (cause) {
     return fail((cause as Error).message);
   }
-  if (value?.format !== FORMAT.format) fail("it names another format");
-  if (value.version !== FORMAT.version) fail(`it has version ${value.version}, this program reads ${FORMAT.version}`);
+  const problem = formatProblem(value, { expected: FORMATS.reportSection });
+  if (problem) fail(problem);
   const isWhole = typeof value.title === "string" && typeof value.sec === "number" &&
     typeof value.finished === "string" && typeof value.items === "object" && value.items !== null;
   return isWhole ? value : fail("a field is missing");

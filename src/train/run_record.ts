@@ -1,6 +1,7 @@
 /** What the stages of a recipe did, kept as `run.json` in the folder of the run. */
 import { join } from "@std/path";
 import type { Folders } from "../data/base_dir.ts";
+import { formatProblem, FORMATS } from "../data/formats.ts";
 import { RECIPES } from "./recipes.ts";
 
 /** Figures that a stage leaves, by name as `--json` prints them. */
@@ -26,10 +27,16 @@ function recordPath(folders: Folders): string {
   return join(folders.root, "run.json");
 }
 
-/** Reads what earlier calls did; a damaged record counts as none, so that stages are repeated rather than trusted. */
+/**
+ * Reads what earlier calls did; a damaged record counts as none, so that stages are repeated rather than trusted.
+ *
+ * @throws {Error} for a record of another version.
+ */
 export function readRecords(folders: Folders): Records {
   try {
-    const { stages } = JSON.parse(Deno.readTextFileSync(recordPath(folders)));
+    const { stages, ...head } = JSON.parse(Deno.readTextFileSync(recordPath(folders)));
+    const problem = formatProblem(head, { expected: FORMATS.run, lacking: true });
+    if (problem) throw new Error(`Cannot read "${recordPath(folders)}": ${problem}`);
     return typeof stages === "object" && stages !== null ? stages : {};
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return {};
@@ -40,7 +47,7 @@ export function readRecords(folders: Folders): Records {
 /** Writes the records, whole or not at all. */
 export function writeRecords(folders: Folders, stages: Records): void {
   const temporary = `${recordPath(folders)}.tmp`;
-  Deno.writeTextFileSync(temporary, JSON.stringify({ version: 1, stages }, null, 2) + "\n");
+  Deno.writeTextFileSync(temporary, JSON.stringify({ ...FORMATS.run, stages }, null, 2) + "\n");
   Deno.renameSync(temporary, recordPath(folders));
 }
 

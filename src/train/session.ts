@@ -221,7 +221,7 @@ export class TrainSession implements AsyncDisposable {
   static async open(options: SessionOptions): Promise<TrainSession> {
     const { start: { folder, flags, resumed, replaced }, cx: { log }, config, B, T, gradAccum } = options;
     const device = Device.open(flags.deviceType === "cuda" ? "cuda" : "cpu", { threads: flags.threads });
-    const dtype = chooseComputeType(device, flags.dtype);
+    const dtype = chooseComputeType(device, flags.dtype || resumed?.dtype); // a resumed run stays what it was elsewhere too
     const optimizer = {
       unembeddingLr: flags.unembeddingLr,
       embeddingLr: flags.embeddingLr,
@@ -377,6 +377,7 @@ export class TrainSession implements AsyncDisposable {
         config: { ...this.trainer.model.config },
         flags: storedFlags(flags),
         loader,
+        dtype: this.trainer.options.dtype,
         rng: { seed: flags.seed },
         loop: { ...this.#loop, wallTimeMs: this.#clock.wallMs },
       },

@@ -58,8 +58,9 @@ export function fillModel(model: GPT, weights: GoldenExport["weights"]): void {
 /** Saves the golden model, with `optimizer` beside it, and hands it to a test. */
 export async function withGoldenModel(
   use: (golden: GoldenExport) => Promise<void>,
-  { flags = {}, optimizer }: {
+  { flags = {}, dtype, optimizer }: {
     flags?: Record<string, string | number>;
+    dtype?: string;
     optimizer?: (model: GPT) => readonly NamedTensor[];
   } = {},
 ): Promise<void> {
@@ -87,6 +88,7 @@ export async function withGoldenModel(
         config: { ...config },
         flags,
         loader: null,
+        ...(dtype === undefined ? {} : { dtype }),
         rng: null,
         loop: {},
       },

@@ -6,13 +6,12 @@
  */
 import { basename, dirname, join, relative, resolve } from "@std/path";
 import { checkDiskSpace } from "../../data/disk_space.ts";
+import { formatProblem, FORMATS } from "../../data/formats.ts";
 import { readIfPresent } from "../../model/checkpoint_folder.ts";
 import { CheckpointError, type JsonObject } from "../../model/meta.ts";
 
 /** Name of the file that describes an export. */
 export const EXPORT_FILE = "nanochat_export.json";
-const FORMAT = "nanochat export";
-const VERSION = 1;
 
 /** What an export is and where it goes. */
 export interface OutFolder {
@@ -56,7 +55,7 @@ export async function writeOutFolder(
   try {
     await write(temporary);
     const files = listFiles(temporary)!.sort();
-    const text = JSON.stringify({ format: FORMAT, version: VERSION, ...about, files }, null, 2);
+    const text = JSON.stringify({ ...FORMATS.export, ...about, files }, null, 2);
     Deno.writeTextFileSync(join(temporary, EXPORT_FILE), `${text}\n`);
     for (const name of [...files, EXPORT_FILE]) {
       using file = Deno.openSync(join(temporary, name));
@@ -133,7 +132,9 @@ function listFiles(folder: string): string[] | undefined {
 function earlierFiles(folder: string): ReadonlySet<string> {
   try {
     const about = JSON.parse(new TextDecoder().decode(readIfPresent(join(folder, EXPORT_FILE))));
-    return new Set(about.format === FORMAT ? [...about.files, EXPORT_FILE] : []);
+    return new Set(
+      formatProblem(about, { expected: FORMATS.export }) === undefined ? [...about.files, EXPORT_FILE] : [],
+    );
   } catch {
     return new Set(); // no JSON, or a file where the folder was expected
   }

@@ -37,6 +37,16 @@ for (const dtype of ["", "fp32", "bf16"]) {
     }, { flags: { dtype: "bf16" }, optimizer: goldenOptimizer }));
 }
 
+for (const [dtype, written] of [["bf16", "embedding in bf16"], ["f32", "(fp32, "], [undefined, "(fp32, "]]) {
+  Deno.test(`export pt without --dtype takes what the run computed in: ${dtype ?? "of 0.1.0, which does not say"}`, () =>
+    withGoldenModel(async ({ base }) => {
+      const ended = await nanochat(["export", "pt", `--out=${join(base, "out")}`, `--base-dir=${base}`]);
+      assertEquals(ended.code, 0, ended.output);
+      assertStringIncludes(ended.stdout, written!);
+      assertEquals(ended.stderr.includes("does not say what its run computed in"), dtype === undefined, ended.stderr);
+    }, { flags: { dtype: "" }, dtype }));
+}
+
 Deno.test("export refuses damaged checkpoints, places that are taken, and none", () =>
   withGoldenModel(async ({ base, exported }) => {
     const folder = await exported("pt", "--no-optimizer");
