@@ -12,6 +12,7 @@ import { findLibrary, type LibraryKind } from "../native/load.ts";
 import { cpuName } from "../report/environment.ts";
 import { chooseComputeType, Device, type DeviceInfo, type MemoryInfo } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
+import { findRankLibraries, type RankLibrary, type RankLibraryName } from "./rank_libraries.ts";
 
 /** A native library: where it lies, and why it cannot be used; neither where it is absent. */
 export interface LibraryFinding {
@@ -45,6 +46,8 @@ export interface Examination {
   readonly disk: { readonly folder: string; readonly freeBytes: number | null };
   readonly gpus: readonly Gpu[];
   readonly libraries: Readonly<Record<"cpu" | "cuda", LibraryFinding>>;
+  /** What several ranks would use; this version has one. */
+  readonly ranks: Readonly<Record<RankLibraryName, RankLibrary>>;
   /** `guard`: what limits memory; null where nothing runs. */
   readonly sandbox: {
     readonly level: SandboxLevel;
@@ -107,6 +110,7 @@ export async function examine(base: string, system: System = SYSTEM): Promise<Ex
     disk,
     gpus,
     libraries,
+    ranks: await findRankLibraries(system),
     sandbox,
     uses: info && dtype ? { device: "cpu", dtype, threads: info.threads ?? 1, why } : null,
     advice: advice as string[],

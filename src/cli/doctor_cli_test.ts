@@ -11,9 +11,10 @@ Deno.test("nanochat doctor --json says what will be used", async () => {
     const { code, stdout, stderr } = await nanochat(["doctor", "--json", `--base-dir=${folder}`]);
     assertEquals([code, stderr], [0, ""]);
     const found = JSON.parse(stdout);
-    const keys = "version cpu memory disk gpus libraries sandbox uses advice";
+    const keys = "version cpu memory disk gpus libraries mpi nccl sandbox uses advice";
     assertEquals(Object.keys(found), keys.split(" "));
     assertEquals([found.sandbox.level, found.uses.device], ["process", "cpu"]);
+    for (const library of [found.mpi, found.nccl]) assertEquals(Object.keys(library), ["names", "path", "install"]);
   });
 });
 
@@ -28,7 +29,7 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
     },
     env: () => undefined,
   });
-  assertEquals(asked, ["nvidia-smi"]);
+  assertEquals(asked, ["nvidia-smi", "ldconfig"]);
   assertEquals([...Deno.readDirSync(folder.path)], []);
   const { cpu, memory, disk, gpus, libraries, sandbox, uses } = found;
   assert(cpu.features.includes(cpu.isa!), `${cpu.isa} of ${cpu.features}`);

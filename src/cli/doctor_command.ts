@@ -23,11 +23,15 @@ const TYPES = { f32: "fp32", bf16: "bf16" };
 const GUARDS = { kernel: "the kernel", resident: "reading its size every 20 ms" };
 
 /** Writes the examination as lines of a topic and what was found. */
-export function describe({ cpu, memory, disk, gpus, libraries, sandbox, uses, advice }: Examination): string {
+export function describe({ cpu, memory, disk, gpus, libraries, ranks, sandbox, uses, advice }: Examination): string {
   const size = (bytes: number) => formatBytes(bytes, { binary: true });
   const library = (kind: "cpu" | "cuda") => {
     const { path, error } = libraries[kind];
     return error === null ? path! : path === null ? "not found" : `${path}, which cannot be used`;
+  };
+  const rankLibrary = (kind: keyof typeof ranks) => {
+    const { names, path, install } = ranks[kind];
+    return path ?? `not found (looked for ${names.join(", ")}); "${install}" installs it`;
   };
   const sandboxes = {
     none: "none: programs that a model writes are not run",
@@ -48,6 +52,8 @@ export function describe({ cpu, memory, disk, gpus, libraries, sandbox, uses, ad
     ],
     ["CPU library", library("cpu")],
     ["CUDA library", library("cuda")],
+    ["MPI", `${rankLibrary("mpi")}; several ranks on CPUs would use it, this version has one`],
+    ["NCCL", `${rankLibrary("nccl")}; several GPUs would use it, this version uses none`],
     ["sandbox", sandboxes[sandbox.level]],
     [
       "will be used",
@@ -63,7 +69,7 @@ export function describe({ cpu, memory, disk, gpus, libraries, sandbox, uses, ad
 }
 
 /** The same for programs, with the names of `--json`. */
-function jsonOf({ cpu, memory, disk, gpus, libraries, sandbox, uses, advice }: Examination): unknown {
+function jsonOf({ cpu, memory, disk, gpus, libraries, ranks, sandbox, uses, advice }: Examination): unknown {
   return {
     version: VERSION,
     cpu: { name: cpu.name, features: cpu.features, isa: cpu.isa, hardware_threads: cpu.hardwareThreads },
@@ -71,6 +77,8 @@ function jsonOf({ cpu, memory, disk, gpus, libraries, sandbox, uses, advice }: E
     disk: { folder: disk.folder, free_bytes: disk.freeBytes },
     gpus: gpus.map(({ name, memoryBytes, driver }) => ({ name, memory_bytes: memoryBytes, driver })),
     libraries,
+    mpi: ranks.mpi,
+    nccl: ranks.nccl,
     sandbox,
     uses: uses && { ...uses, dtype: TYPES[uses.dtype] },
     advice,
