@@ -22,6 +22,8 @@ export interface ForeignModel extends Disposable {
   readonly step: number;
   /** Sizes. */
   readonly config: GPTConfig;
+  /** What its run computed in, where the files say. */
+  readonly dtype?: "bf16";
   /** Weights under our names, f32. */
   readonly model: readonly NamedTensor[];
   /** Moments and momentum under our names, f32; empty = none. */

@@ -56,7 +56,7 @@ export async function openReference(
     const files = fileNames(folder, chosen);
     const meta = readJson(files.meta);
     const config = configOf(meta, files.meta);
-    const model = readModel(open, { path: files.model, config });
+    const { model, dtype } = readModel(open, { path: files.model, config });
     const stage = STAGES.find((stage) => REFERENCE_FOLDERS[stage] === basename(dirname(folder)));
     const optimizer = readOptimizer(open, { paths: files.optimizer, config, step: chosen });
     const tokenizer = given ? { parts: given, files: [] } : readTokenizer(device, folder);
@@ -69,6 +69,7 @@ export async function openReference(
       step: chosen,
       config,
       model,
+      dtype,
       optimizer,
       tokenizer: tokenizer.parts,
       run: meta,
@@ -112,6 +113,8 @@ class Open implements Disposable {
   }
 }
 
+const EMBEDDING = "transformer.wte.weight";
+
 function fileNames(folder: string, step: number): { model: string; meta: string; optimizer: string[] } {
   const text = stepText(step);
   const pattern = new RegExp(`^optim_${text}_rank(\\d{1,5})\\.pt$`);
@@ -143,7 +146,11 @@ function configOf(meta: Record<string, unknown>, path: string): GPTConfig {
   });
 }
 
-function readModel(open: Open, { path, config }: { path: string; config: GPTConfig }): NamedTensor[] {
+/** Reads the weights; an embedding in bf16 tells that the run computed in it. */
+function readModel(
+  open: Open,
+  { path, config }: { path: string; config: GPTConfig },
+): Pick<ForeignModel, "model" | "dtype"> {
   const file = open.file(path);
   const refuse = (problem: string) => new CheckpointError("mismatch", `Cannot import "${path}": ${problem}`);
   if (!(file.root instanceof Map)) throw refuse("it is no dict of tensors, expected the state of a model");
@@ -155,9 +162,11 @@ function readModel(open: Open, { path, config }: { path: string; config: GPTConf
     if (NEWEST_PARTS.test(key)) throw newestGeneration(path, `it has ${key.slice(0, 100)}`);
     tensors.set(fromReferenceName(key), tensor);
   }
-  return checkWeights(tensors, { config, refuse }).map(([name, tensor]) =>
-    open.widener.name(name, open.tensor(file, tensor))
-  );
+  const checked = checkWeights(tensors, { config, refuse });
+  return {
+    model: checked.map(([name, tensor]) => open.widener.name(name, open.tensor(file, tensor))),
+    dtype: checked.some(([name, { dtype }]) => name === EMBEDDING && dtype === "bf16") ? "bf16" : undefined,
+  };
 }
 
 interface RankState {
@@ -175,7 +184,7 @@ function readOptimizer(
   const ranks = paths.map((path) => readRank(open.file(path)));
   const specs = parameterSpecs(config);
   const isMatrix = ({ group }: { group: string }) => group.startsWith("matrices");
-  const heads = ["lm_head.weight", "transformer.wte.weight"]; // the groups of AdamW, in order
+  const heads = ["lm_head.weight", EMBEDDING]; // the groups of AdamW, in order
   return [
     ...heads.flatMap((name, i) =>
       moments(open, { name, i, ranks: ranks.map(([adamw]) => adamw), step, rows: specs[0].shape })

@@ -57,7 +57,7 @@ export interface CheckpointState {
   readonly flags: JsonObject;
   /** Position in the data. */
   readonly loader: Json;
-  /** What the run computed in, "f32" or "bf16"; absent in checkpoints of 0.1.0, which keep the flag alone, and after an import. */
+  /** What the run computed in, "f32" or "bf16"; absent in those of 0.1.0, which keep the flag alone, and where an import cannot tell. */
   readonly dtype?: string;
   /** State of the random numbers. */
   readonly rng: Json;

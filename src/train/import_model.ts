@@ -140,7 +140,7 @@ const objectOf = (value: unknown) =>
 
 /** Translates what the Python nanochat keeps in `meta_N.json`; what is absent takes the value of a run that begins. */
 function stateOf(
-  { run, config, step, optimizer, files }: ForeignModel,
+  { run, config, step, dtype, optimizer, files }: ForeignModel,
   { stage, tag }: { stage: Stage; tag: string },
 ) {
   const loop = objectOf(run.loop_state);
@@ -155,6 +155,7 @@ function stateOf(
     config: { ...config },
     flags: stage === "base" ? flags : {},
     loader: optimizer.length > 0 ? positionOf(objectOf(run.dataloader_state_dict), files) as unknown as Json : null,
+    ...(dtype === undefined ? {} : { dtype }),
     rng: { seed: BASE_TRAIN_DEFAULTS.seed },
     loop: {
       minValBpb: finite(loop.min_val_bpb) ?? null,

@@ -60,12 +60,12 @@ Deno.test("importModel() translates flags, loop and position of the Python nanoc
     dataloader_state_dict: { pq_idx: 4, rg_idx: 9 },
   };
   const files = [0, 1, 2, 3].map((rank) => `optim_000005_rank${rank}.pt`);
-  const { meta, isTokenizerKept, folder } = await rig.import({ run, optimizer, files });
+  const { meta, isTokenizerKept, folder } = await rig.import({ run, optimizer, files, dtype: "bf16" });
   assert(isTokenizerKept && existsSync(join(rig.folders.tokenizer, TOKENIZER_FILE)));
   assertEquals(folder, join(rig.folders.checkpoints, "base", "d2"));
   const { device_type: _, ...defaults } = storedFlags(BASE_TRAIN_DEFAULTS);
   assertEquals(meta.flags, { ...defaults, run: "mine", depth: 2, matrix_lr: 0.03, max_seq_len: 8, model_tag: "" });
-  assertEquals(meta.run, "mine");
+  assertEquals([meta.run, meta.dtype], ["mine", "bf16"]);
   assertEquals(meta.valBpb, 1.25);
   assertEquals(meta.loop, { minValBpb: null, smoothLoss: 3.5, updates: 5, totalTimeMs: 1500 });
   assertEquals(meta.loader, { pq_idx: 4, rg_idx: 11 }); // four ranks have read row groups 8 to 11

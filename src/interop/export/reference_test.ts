@@ -19,6 +19,7 @@ for (const dtype of ["", "fp32", "bf16"]) {
       using model = await openReference(device, { folder: place });
       assertEquals([model.step, model.config, model.stage, model.tag], [STEP, config, "base", "tiny"]);
       const half = dtype !== "fp32"; // the run was told bf16
+      assertEquals(model.dtype, half ? "bf16" : undefined);
       const read = (tensor: { pointer: Deno.PointerValue; bytes: number }) =>
         new Float32Array(readMemory({ nc: device.nc, ctx: device.ctx }, tensor).buffer);
       const expected = (name: string, values: Float32Array) =>
