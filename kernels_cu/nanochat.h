@@ -213,7 +213,7 @@ NC_API int32_t nc_pack_bytes(nc_context* ctx, void* bytes, int32_t N, int32_t K,
 /* Packs a weight w (N,K), f32 or bf16 rows, for products with operands of dtypePacked: FORWARD for nc_linear_fwd, BACKWARD for nc_linear_bwd_x. */
 NC_API int32_t nc_pack(nc_context* ctx, void* packed, void* w, int32_t N, int32_t K, int32_t direction, int32_t dtypePacked, int32_t dtypeW);
 
-/* o = orthogonalised x by `steps` Newton-Schulz iterations (quintic, as in Muon), each of `batch` matrices (rows, cols) by itself; x, o of dtype f32 or bf16, o may be x. bf16: every operation rounds to bf16, products sum in fp32. scratch: batch * (m*n + 2*m*m) * 4 + 4096 bytes with m = min and n = max of rows and cols. A zero matrix stays zero. */
+/* o = orthogonalised x by `steps` Newton-Schulz iterations (quintic, as in Muon), each of `batch` matrices (rows, cols) by itself; x, o of dtype f32 or bf16, o may be x. bf16: every operation rounds to bf16, products sum in fp32; where n >= 4 m only x and o are bf16, and the steps run on x x^T in fp32. scratch: batch * (m*n + 2*m*m) * 4 + 4096 bytes with m = min and n = max of rows and cols. A zero matrix stays zero. */
 NC_API int32_t nc_newton_schulz(nc_context* ctx, void* o, void* x, void* scratch, int32_t batch, int32_t rows, int32_t cols, int32_t steps, int32_t dtype);
 
 /* Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes. */

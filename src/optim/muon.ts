@@ -96,7 +96,8 @@ export class Muon implements Disposable {
 
   /**
    * Counts the work of one update. A step of Newton-Schulz on a matrix (m, n), m <= n, takes m^2 n FLOPs for one triangle of X X^T, m^3
-   * for one of A A and 2 m^2 n for B X; its least traffic is X read and O written once.
+   * for one of A A and 2 m^2 n for B X; its least traffic is X read and O written once. Long bf16 matrices meet X in two products of the
+   * whole, beside triangles of four products (m, m) a step: two in the last, three in the first one (`nc_newton_schulz`).
    */
   count(costs: Costs): void {
     const { master, copy, shape: [rows, cols] } = this.group;
@@ -105,8 +106,10 @@ export class Muon implements Disposable {
     const [matrices, size] = [master.shape[0] / calls, master.size / calls]; // of a call, on average
     const low = dtypeBytes(this.options.dtype);
     countWork(costs, "muon_momentum", { calls, flops: 7 * size, bytes: size * (3 * 4 + low) });
-    const flops = NEWTON_SCHULZ_STEPS * matrices * (3 * m * m * n + m ** 3);
-    countWork(costs, "newton_schulz", { calls, flops, bytes: 2 * size * low });
+    const steps = NEWTON_SCHULZ_STEPS;
+    const long = this.options.dtype === "bf16" && n >= 4 * m;
+    const flops = long ? 3 * m * m * n + (4 * steps - 3) * m ** 3 : steps * (3 * m * m * n + m ** 3);
+    countWork(costs, "newton_schulz", { calls, flops: matrices * flops, bytes: 2 * size * low });
     const written = 4 + (copy ? dtypeBytes(copy.dtype) : 0);
     countWork(costs, "muon_update", { calls, flops: 3 * size, bytes: size * (4 + low + written) });
   }

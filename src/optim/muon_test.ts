@@ -103,3 +103,15 @@ Deno.test("Muon.count() and AdamW.count() give the work of an update by the form
     adamw: { calls: 2, flops: 16 * elements, bytes: 28 * elements },
   });
 });
+
+Deno.test("Muon.count() gives long bf16 matrices two products with X and the triangles of the rest", () => {
+  using device = Device.open("cpu");
+  for (const [shape, flops] of [[[4, 16], 3 * 4 * 4 * 16 + 17 * 64], [[4, 15], 5 * (3 * 4 * 4 * 15 + 64)]] as const) {
+    using block = new StepBlock(device);
+    using group = new ParameterGroup(device, [{ name: "m", shape, group: "m" }], { dtype: "f32", training: true });
+    using muon = new Muon(device, block, { group, lr: 1, weightDecay: 0, dtype: "bf16" });
+    const costs: Costs = new Map();
+    muon.count(costs);
+    assertEquals(costs.get("newton_schulz")?.flops, flops);
+  }
+});
