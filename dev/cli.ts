@@ -2,9 +2,16 @@
 import { join } from "@std/path";
 import { type Child, type Ended, runChild } from "./process.ts";
 import { ROOT } from "./setup.ts";
+import { programFile } from "../src/native/installation.ts";
 
-/** The wrapper script of a checkout. */
-export const SCRIPT = join(ROOT, "bin", "nanochat");
+/** What is tested: the wrapper script of this checkout, or the single file where NANOCHAT_EXE names it. */
+export const SCRIPT = programFile();
+
+/** Home folder of the single file in tests; empty when their tier starts. */
+export const TEST_HOME = join(ROOT, "dist", "home");
+
+/** The whole environment of the single file in tests: none of ours, and no program on PATH. */
+export const EMPTY_ENVIRONMENT = { HOME: TEST_HOME, PATH: "/nonexistent", NO_COLOR: "1" };
 
 /** How a call differs from typing the command in this folder. */
 export interface CallOptions {
@@ -19,6 +26,10 @@ export interface CallOptions {
 /** Runs `nanochat ARGS` and waits for its end; one minute unless told otherwise. */
 export function nanochat(args: readonly string[], options: CallOptions = {}): Promise<Ended> {
   const { cwd, script = SCRIPT, stdin, deadlineMs = 60_000, onOutput } = options;
+  if (Deno.env.has("NANOCHAT_EXE")) {
+    const env = { ...EMPTY_ENVIRONMENT, ...options.env };
+    return runChild({ command: script, args, cwd, stdin, deadlineMs, onOutput, env, clearEnv: true });
+  }
   // The wrapper looks for deno on PATH; in a test it is the one that runs the test.
   const PATH = `${join(Deno.execPath(), "..")}:${Deno.env.get("PATH")}`;
   const env = { PATH, NO_COLOR: "1", ...options.env };

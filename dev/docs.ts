@@ -19,6 +19,7 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
     reason: "dev/demo_test.ts runs the demo, src/cli/run_slow_test.ts its recipe",
   },
   { begins: "npx -y deno@2.9.6 task test", reason: ".ci/run is this line" },
+  { begins: "npx -y deno@2.9.6 task build", reason: "part of the tiers test and binary of dev/test.ts" },
   { begins: "npx -y deno@2.9.6 task setup", reason: "the first step of every tier of dev/test.ts" },
   { begins: "npx -y deno@2.9.6 task test:peers", reason: "a tier of dev/test.ts" },
   {
@@ -86,7 +87,10 @@ export function quotedMessages(markdown: string): string[][] {
 
 /** Reads all messages that the program can print: its source with strings joined that were broken over lines. */
 export function messageSource(): string {
-  const texts = [readPage("bin/nanochat"), readPage("dev/setup.ts")];
+  const launcher = ["cache", "machine", "main", "pack"].map((name) =>
+    readPage(`bin/launcher/src/${name}.rs`).replaceAll('\\"', '"')
+  );
+  const texts = [readPage("bin/nanochat"), readPage("dev/setup.ts"), ...launcher];
   const read = (folder: string) => {
     for (const { name, isDirectory } of Deno.readDirSync(join(ROOT, folder))) {
       if (isDirectory) read(`${folder}/${name}`);

@@ -2,8 +2,8 @@
  * Writes src/cli/third_party.json, what `nanochat licenses` shows: every part by others in the program, with its licence text. With
  * `--check` only compares and fails on a difference.
  *
- * The npm packages are those that the program imports, and what they depend on; the crates are those that the library links on Linux
- * x86-64. Names, versions and texts come from the packages themselves. Where one carries no text, the standard text of its licence
+ * The npm packages are those that the program imports, and what they depend on; the crates are those that the library and the
+ * launcher of the single file link on Linux x86-64. Names, versions and texts come from the packages themselves. Where one carries no text, the standard text of its licence
  * stands in (dev/licenses). Where the licence is a choice with MIT in it, the parts are used under MIT, and that text alone is kept.
  */
 import { dirname, join, relative } from "@std/path";
@@ -14,7 +14,7 @@ const OUT = join(ROOT, "src", "cli", "third_party.json");
 const ENTRY = "bin/nanochat.ts";
 /** Packages whose files are copied, not imported: dev/build_sandbox.ts. */
 const COPIED = ["pyodide"];
-const MANIFESTS = ["ffi/Cargo.toml"];
+const MANIFESTS = ["ffi/Cargo.toml", "bin/launcher/Cargo.toml"];
 const TARGET = "x86_64-unknown-linux-gnu";
 
 /** A part before its texts are shared. */
@@ -30,7 +30,10 @@ interface Part {
 
 /** Gives the standard text of a licence. */
 function standard(id: string, copyright: string): string {
-  return Deno.readTextFileSync(join(ROOT, "dev", "licenses", `${id}.txt`)).replace("<copyright>", copyright);
+  return Deno.readTextFileSync(join(ROOT, "dev", "licenses", `${id.replace("-or-later", "")}.txt`)).replace(
+    "<copyright>",
+    copyright,
+  );
 }
 
 /** What no package manager tells about: the runtime, and what Pyodide's one file was linked from. */
@@ -53,6 +56,7 @@ async function runtimes(): Promise<Part[]> {
       Deno.version.v8,
     ]),
     part("runtime", "rust-std", ["MIT", "Copyright (c) The Rust Project Contributors"]),
+    part("runtime", "glibc", ["LGPL-2.1-or-later", ""]), // linked into the launcher; anybody can link it anew from our sources
     part("python", "cpython", ["PSF-2.0", "", info.python]),
     part("python", "emscripten", ["MIT", "Copyright (c) 2010-2014 Emscripten authors, see AUTHORS file.", emscripten]),
     part("python", "musl", ["MIT", "Copyright (c) 2005-2020 Rich Felker, et al."]),
@@ -168,15 +172,19 @@ function render(parts: readonly Part[]): string {
     order.indexOf(a.kind) - order.indexOf(b.kind) || (a.name < b.name ? -1 : 1) || (a.version! < b.version! ? -1 : 1)
   ).map((part) => ({ ...part, texts: [...new Set(part.texts.map((text) => ids.indexOf(words(text))))] }));
   const tidy = [...texts.values()].map((text) => text.replace(/\r\n/g, "\n").replace(/[ \t]+$/gm, "").trim());
+  const unique = rows.filter((row, i) => row.name !== rows[i - 1]?.name || row.version !== rows[i - 1].version);
   const lines = (values: readonly unknown[]) => values.map((value) => `    ${JSON.stringify(value)}`).join(",\n");
-  return `{\n  "parts": [\n${lines(rows)}\n  ],\n  "texts": [\n${lines(tidy)}\n  ]\n}\n`;
+  return `{\n  "parts": [\n${lines(unique)}\n  ],\n  "texts": [\n${lines(tidy)}\n  ]\n}\n`;
 }
 
 if (import.meta.main) {
   const crates = await Promise.all(MANIFESTS.map(crateParts));
   const text = render([...await runtimes(), ...await npmParts(), ...crates.flat()]);
-  if (!Deno.args.includes("--check")) await Deno.writeTextFile(OUT, text);
-  else if (await Deno.readTextFile(OUT) !== text) {
+  const values = (json: string) => JSON.stringify(JSON.parse(json)); // the formatter chooses spaces and line breaks
+  if (!Deno.args.includes("--check")) {
+    await Deno.writeTextFile(OUT, text);
+    await output(Deno.execPath(), ["fmt", "--quiet", OUT]);
+  } else if (values(await Deno.readTextFile(OUT)) !== values(text)) {
     console.error(`${relative(ROOT, OUT)} is not what the packages say; run: deno task gen:licenses`);
     Deno.exit(1);
   }

@@ -14,7 +14,8 @@ const ROOT = join(import.meta.dirname!, "..");
 
 /** The folders with their purposes, in the order in which a reader meets them. */
 const FOLDERS: Readonly<Record<string, string>> = {
-  "bin": "the entry: nanochat.ts, and the shell wrapper of a checkout",
+  "bin": "the entry: nanochat.ts; the shell wrapper of a checkout; build.ts packs the single file",
+  "bin/launcher": "the first bytes of the single file: checks the machine, unpacks the rest once",
   "src/native": "the one table of C functions, checked when the library is opened",
   "src/tensor": "tensors, the op table with forward and backward, tape, arena, random numbers",
   "src/data": "text to shards to tokens to batches; the base folder",
@@ -37,7 +38,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "kernels_cu": "the C header that a CUDA library will implement",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
   "docs":
-    "for users: own data, tasks, evaluation, models in and out, coming from upstream, troubleshooting, words, what to read",
+    "for users: own data, tasks, evaluation, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",
@@ -120,7 +121,7 @@ function tree(): string {
   };
   for (const top of ["bin", "src", "tasks", "ffi/src", "kernels_cu", "links", "docs", "dev"]) search(top);
   for (const folder of found) {
-    const isTold = folder in FOLDERS || /^(links|dev\/golden)\/|\/page$/.test(folder);
+    const isTold = folder in FOLDERS || /^(links|dev\/golden|bin\/launcher)\/|\/page$/.test(folder);
     if (!isTold) throw new Error(`Cannot draw the tree: ${folder} has no purpose, expected one in dev/gen_readme.ts`);
   }
   for (const folder of Object.keys(FOLDERS)) {

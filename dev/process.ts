@@ -6,6 +6,8 @@ export interface Child {
   readonly args: readonly string[];
   readonly cwd?: string;
   readonly env?: Record<string, string>;
+  /** Gives the child nothing of this process's environment. */
+  readonly clearEnv?: boolean;
   /** Text for standard input; without it the child reads an empty one. */
   readonly stdin?: string;
   /** Milliseconds after which the child and everything it started are killed. */
@@ -38,6 +40,7 @@ export async function runChild(child: Child): Promise<Ended> {
       args: [...child.args],
       cwd: child.cwd,
       env: child.env,
+      clearEnv: child.clearEnv,
       stdin: child.stdin === undefined ? "null" : "piped",
       stdout: "piped",
       stderr: "piped",

@@ -1,15 +1,17 @@
 /**
- * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, slow, data, parity, peers or peers quick.
+ * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, binary, slow, data, parity, peers or
+ * peers quick.
  *
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
- * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_slow_test.ts`, `*_data_test.ts` and
- * `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops*_test.ts` is the conformance suite of the backends.
+ * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_binary_test.ts` the single
+ * file, `*_slow_test.ts`, `*_data_test.ts` and `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops*_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
 import { installPeers, type PeerSet } from "./peers.ts";
 import { type Ended, runChild } from "./process.ts";
 import { ROOT, setup } from "./setup.ts";
+import { assetPath } from "../src/native/installation.ts";
 
 /** Results of a step or of a whole tier. */
 export interface Count {
@@ -36,16 +38,20 @@ export interface Step {
   readonly lacks?: () => Promise<string | undefined>;
 }
 
-type Kind = "unit" | "cli" | "slow" | "data" | "peers" | "full_peers" | "conformance";
+type Kind = "unit" | "cli" | "binary" | "slow" | "data" | "peers" | "full_peers" | "conformance";
 
 const DENO = Deno.execPath();
 const CARGO_AT = ["--manifest-path", "ffi/Cargo.toml"];
+const LAUNCHER_AT = ["--manifest-path", "bin/launcher/Cargo.toml", "--target-dir", "ffi/target/launcher"];
+const LINT_LAUNCHER = ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...LAUNCHER_AT];
+const TEST_LAUNCHER = ["test", "--release", "--locked", ...LAUNCHER_AT];
 /** The lock file is no part of deno.json: with it there, `deno task` itself would fetch packages before any set-up can help. */
 const LOCK = "--lock=deno.lock";
 const SOURCES = ["bin", "dev", "links", "src", "tasks"];
 const BUDGET_MINUTES: Record<string, number> = {
   ok: 4,
   test: 15,
+  binary: 2,
   slow: 45,
   data: 15,
   parity: 15,
@@ -94,7 +100,7 @@ export function countStep({ code, output }: Pick<Ended, "code" | "output">, read
 export function kindOf(file: string): Kind | undefined {
   if (!file.endsWith("_test.ts")) return undefined;
   if (/^src\/tensor\/ops(_\w+)?_test\.ts$/.test(file)) return "conformance";
-  const kind = /_(cli|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
+  const kind = /_(cli|binary|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
   return (kind as Kind | undefined) ?? "unit";
 }
 
@@ -124,6 +130,32 @@ export function testFiles(kind: Kind): string[] {
     .sort();
 }
 
+/** Tests of the command line that the single file must pass too: from text to an answer, a resumed training, programs of a model. */
+const BINARY_TOO = ["cli/usage", "cli/train", "cli/chat", "cli/eval", "engine/execution"].map((name) =>
+  `src/${name}_cli_test.ts`
+);
+
+/** Words in front of a command that take its network away; none where the system does not let us. */
+function withoutNetwork(): string[] {
+  const ways = [["unshare", "-n"], ["unshare", "-rn"]];
+  const works = ([program, ...args]: string[]) => {
+    try {
+      return new Deno.Command(program, { args: [...args, "true"], stdout: "null", stderr: "null" }).outputSync()
+        .success;
+    } catch {
+      return false; // there is no such program
+    }
+  };
+  return ways.find(works) ?? [];
+}
+
+/** The single file in an empty environment: `dev/cli.ts` starts it instead of the checkout, and so does the sandbox. */
+function binaryTest(): Step {
+  const [command, ...args] = [...withoutNetwork(), DENO, "test", "-A", "--no-check", LOCK];
+  const env = { NANOCHAT_EXE: join(ROOT, "dist", "nanochat"), NANOCHAT_CACHE: join(ROOT, "dist", "home", ".cache") };
+  return { name: "single file", command, args: [...args, ...testFiles("binary"), ...BINARY_TOO], env, read: readDeno };
+}
+
 function check(name: string, command: string, args: string[]): Step {
   return { name, command, args };
 }
@@ -151,6 +183,7 @@ function staticSteps(): Step[] {
     check("README", DENO, ["run", "-A", "dev/gen_readme.ts", "--check"]),
     check("size", DENO, ["run", "--allow-read", "dev/size.ts"]),
     check("cargo fmt", "cargo", ["fmt", "--check", ...CARGO_AT]),
+    check("cargo fmt, launcher", "cargo", ["fmt", "--check", ...LAUNCHER_AT.slice(0, 2)]),
     check("cargo clippy", "cargo", [
       "clippy",
       "--release",
@@ -162,6 +195,7 @@ function staticSteps(): Step[] {
       "-D",
       "warnings",
     ]),
+    check("cargo clippy, launcher", "cargo", [...LINT_LAUNCHER, "--", "-D", "warnings"]),
   ];
 }
 
@@ -239,6 +273,17 @@ function randomSteps(): Step[] {
   ];
 }
 
+/** The sandbox's tests with processes that start with every permission, as those of `deno compile` do. */
+function compiledSandboxTest(): Step {
+  const file = join(ROOT, "dist", "compiled");
+  const [child, folder] = [assetPath("sandboxProgram"), assetPath("sandbox")];
+  const flags = "run -A --no-prompt --no-remote --no-npm --no-config --no-lock";
+  const script = `#!/bin/sh\nexec '${DENO}' ${flags} '${child}' "$1" '${folder}' "$2"\n`;
+  Deno.writeTextFileSync(file, script, { mode: 0o755 });
+  const args = ["test", "-A", "--no-check", LOCK, "src/engine/execution_cli_test.ts"];
+  return { name: "sandbox, compiled", command: DENO, args, env: { NANOCHAT_EXE: file }, read: readDeno };
+}
+
 function slowSteps(): Step[] {
   const asan: Step = {
     name: "Rust, AddressSanitizer",
@@ -247,16 +292,25 @@ function slowSteps(): Step[] {
     env: ASAN.env,
     read: readCargo,
   };
-  return [denoTest("slow", "slow tests"), ...randomSteps(), ...isaSteps(), asan];
+  return [denoTest("slow", "slow tests"), compiledSandboxTest(), ...randomSteps(), ...isaSteps(), asan];
 }
 
 function stepsOf(tier: string): Step[] {
-  const unit = () => [...staticSteps(), cargoTest("Rust unit tests", []), denoTest("unit", "unit tests")];
+  const launcher = { name: "launcher", command: "cargo", args: TEST_LAUNCHER, read: readCargo };
+  const unit = () => [...staticSteps(), cargoTest("Rust unit tests", []), launcher, denoTest("unit", "unit tests")];
   switch (tier) {
     case "ok":
       return unit();
     case "test":
-      return [...unit(), denoTest("conformance", "conformance"), parity(), denoTest("cli", "command line")];
+      return [
+        ...unit(),
+        denoTest("conformance", "conformance"),
+        parity(),
+        denoTest("cli", "command line"),
+        binaryTest(),
+      ];
+    case "binary":
+      return [binaryTest()];
     case "parity":
       return [parity()];
     case "slow":
@@ -279,13 +333,14 @@ function stepsOf(tier: string): Step[] {
 /** Builds in advance what the steps would build, so that no budget pays for a compiler. */
 async function build(tier: string): Promise<void> {
   await setup((line) => console.log(line));
+  if (tier === "test" || tier === "binary") await buildSingleFile();
   if (tier.startsWith("peers")) await preparePeers(tier === "peers" ? "full" : "quick");
   const lint = { args: ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT] };
   const tests = { args: ["test", "--release", "--locked", "--no-run", ...CARGO_AT] };
   const asan = { args: [...ASAN.args, "--no-run"], env: ASAN.env };
   const builds: Record<string, { args: string[]; env?: Record<string, string> }[]> = {
-    ok: [lint, tests],
-    test: [lint, tests],
+    ok: [lint, tests, { args: LINT_LAUNCHER }, { args: [...TEST_LAUNCHER, "--no-run"] }],
+    test: [lint, tests, { args: LINT_LAUNCHER }, { args: [...TEST_LAUNCHER, "--no-run"] }],
     slow: [tests, asan],
   };
   for (const { args, env } of builds[tier] ?? []) {
@@ -293,6 +348,14 @@ async function build(tier: string): Promise<void> {
     const { seconds } = await runChild({ command: "cargo", args, env, cwd: ROOT, deadlineMs: 40 * 60_000 });
     console.log(`${`cargo ${args[0]}${env ? ", AddressSanitizer" : ""}`.padEnd(44)} ${seconds.toFixed(1)} s`);
   }
+}
+
+/** Makes the single file, and its home folder an empty one; a failure comes again in its tests, which find none. */
+async function buildSingleFile(): Promise<void> {
+  await Deno.remove(join(ROOT, "dist", "home"), { recursive: true }).catch(() => {});
+  const args = ["run", "-A", LOCK, "bin/build.ts"];
+  const { output } = await runChild({ command: DENO, args, cwd: ROOT, deadlineMs: 20 * 60_000 });
+  console.log(output.trimEnd());
 }
 
 /** Installs the judges; without them their tests are skipped, and fail in CI. */

@@ -89,5 +89,5 @@ export async function benchStart(command: readonly string[]): Promise<Figures> {
     const { code } = await new Deno.Command(program, { args, stdout: "null", stderr: "null" }).output();
     if (code !== 0) throw new Error(`Cannot time the start: "${command.join(" ")}" ended with ${code}, expected 0`);
   });
-  return { bench: "start", start_ms: 1e3 * startSec };
+  return { bench: "start", program, start_ms: 1e3 * startSec };
 }

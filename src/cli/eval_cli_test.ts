@@ -98,21 +98,45 @@ Deno.test("nanochat eval chat measures the chosen tasks, writes them down, and n
     const choices = ["a lamp", "a stone", "a book", "a mirror"].map((text, i) => ({ text, label: "ABCD"[i] }));
     const question = { id: "1", question: { stem: "What gives light?", choices }, answerKey: "A" };
     await Deno.writeTextFile(join(base, "arc", "ARC-Easy-Test.jsonl"), `${JSON.stringify(question)}\n`);
-    const args = ["eval", "chat", "-a", "ARC-Easy|SpellingBee", "-x", "4", "-m", "5", "-n", "2", "-t", "1", "--json"];
+    await Deno.mkdir(join(base, "humaneval"));
+    const program = { task_id: "X/0", prompt: "def f():\n", canonical_solution: "    return 1\n", entry_point: "f" };
+    const test = "def check(candidate):\n    assert candidate() == 1\n";
+    await Deno.writeTextFile(join(base, "humaneval", "HumanEval.jsonl"), `${JSON.stringify({ ...program, test })}\n`);
+    const args = [
+      "eval",
+      "chat",
+      "-a",
+      "ARC-Easy|HumanEval|SpellingBee",
+      "-x",
+      "4",
+      "-m",
+      "5",
+      "-n",
+      "2",
+      "-t",
+      "1",
+      "--json",
+    ];
     const measured = await nanochat(args, { env });
     assertEquals(measured.code, 0, measured.output);
     const lines = measured.stdout.trim().split("\n").map((line) => JSON.parse(line));
     const { file, ...figures } = lines.pop();
     assertEquals([file.endsWith("chat_base_d1_000002.json"), Object.keys(figures)], [true, [
       "arc_easy_acc",
+      "humaneval_acc",
       "spellingbee_acc",
     ]]);
     assertEquals(lines.map(({ task, total, pass_at }) => [task, total, pass_at.length]), [
       ["ARC-Easy", 1, 1],
+      ["HumanEval", 1, 2],
       ["SpellingBee", 4, 2],
     ]);
     const written = JSON.parse(await Deno.readTextFile(join(base, "eval", "chat_base_d1_000002.json")));
-    assertEquals(Object.keys(written.scores), ["ARC-Easy", "SpellingBee"], "no ChatCORE unless all tasks are asked");
+    assertEquals(
+      Object.keys(written.scores),
+      ["ARC-Easy", "HumanEval", "SpellingBee"],
+      "no ChatCORE unless all tasks are asked",
+    );
     const section = JSON.parse(await Deno.readTextFile(join(base, "report", "chat-evaluation-base.json")));
     assertEquals(section.scores, written.scores);
     assertEquals([...Deno.readDirSync(join(base, "eval"))].length, 1, "no partial results are left");

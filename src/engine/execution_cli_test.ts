@@ -310,7 +310,7 @@ function sandboxes(): number[] {
   const mine = (pid: string) => {
     try {
       return Deno.readTextFileSync(`/proc/${pid}/status`).includes(`\nPPid:\t${Deno.pid}\n`) &&
-        Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes("child.js");
+        /child\.js|--python-sandbox/.test(Deno.readTextFileSync(`/proc/${pid}/cmdline`)); // the launcher becomes deno
     } catch {
       return false; // it ended meanwhile
     }

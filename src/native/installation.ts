@@ -81,7 +81,8 @@ export function sandboxLaunch({ v8Flags, outputBytes }: { v8Flags: string[]; out
       const value = Deno.env.get(name);
       if (value !== undefined) env[name] = value;
     }
-    return { command, args: [SANDBOX_WORD, String(outputBytes)], env };
+    const folder = Deno.build.standalone ? [assetPath("sandbox")] : []; // the launcher knows it
+    return { command, args: [SANDBOX_WORD, ...folder, String(outputBytes)], env };
   }
   const [program, folder] = [assetPath("sandboxProgram"), realFolder(assetPath("sandbox"))];
   if (folder === undefined) {
