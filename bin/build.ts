@@ -13,7 +13,8 @@ import { constants, zstdCompress } from "node:zlib";
 import { dirname, join, relative } from "@std/path";
 import { runChild } from "../dev/process.ts";
 import { ROOT } from "../dev/setup.ts";
-import { assetPath, ASSETS, SANDBOX_WORD, sandboxArguments } from "../src/native/installation.ts";
+import { assetPath, ASSETS, COMMIT_FILE, SANDBOX_WORD, sandboxArguments } from "../src/native/installation.ts";
+import { readCommit } from "../src/report/environment.ts";
 
 /** The file that is made. */
 export const SINGLE_FILE = join(ROOT, "dist", "nanochat");
@@ -48,6 +49,8 @@ async function stage(folder: string): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
   const bundle = ["bundle", "--quiet", "--platform=deno", "--lock=deno.lock", "--frozen"];
   await command(Deno.execPath(), [...bundle, `--output=${join(folder, "main.js")}`, "bin/nanochat.ts"]);
+  const commit = readCommit(ROOT);
+  if (commit !== null) await Deno.writeTextFile(join(folder, COMMIT_FILE), commit);
   for (const [name, asset] of Object.entries(ASSETS)) {
     const from = assetPath(name as keyof typeof ASSETS);
     if (!existsSync(from)) {

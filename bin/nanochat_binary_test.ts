@@ -4,7 +4,9 @@ import { join } from "@std/path";
 import { EMPTY_ENVIRONMENT, nanochat, SCRIPT, TEST_HOME, withFolder } from "../dev/cli.ts";
 import { type Ended, runChild } from "../dev/process.ts";
 import { PythonPool } from "../src/engine/execution.ts";
+import { ROOT } from "../dev/setup.ts";
 import { SANDBOX_WORD } from "../src/native/installation.ts";
+import { readCommit } from "../src/report/environment.ts";
 
 const VERSION = /^nanochat \d+\.\d+\.\d+ \(deno [^)]+\)\n$/;
 /** The folder of versions that the tests of the command line share. */
@@ -62,7 +64,9 @@ function existsCuda(folder: string): boolean {
   return [...Deno.readDirSync(folder)].some(({ name }) => name.startsWith("libnanochat_cuda."));
 }
 
-Deno.test("the single file measures its own start, and knows the licences of its parts", async () => {
+Deno.test("the single file measures its own start, and knows its commit and the licences of its parts", async () => {
+  const facts = JSON.parse((await nanochat(["--version", "--json"])).stdout);
+  assertEquals(facts.commit, readCommit(ROOT));
   const measured = await nanochat(["bench", "start", "--json"]);
   assertEquals(measured.code, 0, measured.output);
   const { program, start_ms } = JSON.parse(measured.stdout);

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "@std/path";
 import { FORMATS } from "../data/formats.ts";
-import { CHECKOUT } from "../native/installation.ts";
+import { CHECKOUT, packedCommit } from "../native/installation.ts";
 import { abiHash } from "../native/load.ts";
 import { type Program, readCommit } from "../report/environment.ts";
 import config from "../../deno.json" with { type: "json" };
@@ -18,10 +18,9 @@ export function thisProgram(): Program {
 
 /** What `--version --json` tells: what must agree where programs exchange files or load a library. */
 export function versionFacts(): Record<string, unknown> {
-  const { checkout } = thisProgram();
   return {
     version: config.version,
-    commit: checkout === undefined ? null : readCommit(checkout),
+    commit: CHECKOUT === undefined ? packedCommit() : readCommit(CHECKOUT),
     abi: abiHash(),
     formats: Object.fromEntries(Object.values(FORMATS).map(({ format, version }) => [format, version])),
     deno: Deno.version.deno,

@@ -40,6 +40,18 @@ export function assetPath(name: keyof typeof ASSETS): string {
   return CHECKOUT === undefined ? join(here, ASSETS[name].packed) : join(CHECKOUT, ASSETS[name].checkout);
 }
 
+/** File beside the unpacked program: the commit that it was built from. */
+export const COMMIT_FILE = "commit.txt";
+
+/** Reads it; null where the sources had none. */
+export function packedCommit(): string | null {
+  try {
+    return Deno.readTextFileSync(join(here, COMMIT_FILE));
+  } catch {
+    return null;
+  }
+}
+
 /** Path of the single file that runs; undefined in a checkout. Its launcher sets the variable. */
 function singleFile(): string | undefined {
   return Deno.env.get("NANOCHAT_EXE") || (Deno.build.standalone ? Deno.execPath() : undefined);
