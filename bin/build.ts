@@ -29,11 +29,11 @@ const MINUTES = 60_000;
 const RUN = ["run", "--quiet", "--no-prompt", "--no-config", "--no-lock", "--no-remote", "--no-npm", "--allow-all"];
 /** How the launcher starts deno, by the first argument. */
 const STARTS: [string, string[]][] = [
-  ["", [...RUN, "{folder}/main.js"]],
+  ["", [...RUN, "{folder}/nanochat.js"]],
   [SANDBOX_WORD, sandboxArguments(`{folder}/${ASSETS.sandboxProgram.packed}`, `{folder}/${ASSETS.sandbox.packed}`)],
 ];
 /** Entry of `deno compile`: a sandbox process has a program of its own. */
-const COMPILED_ENTRY = `await import(Deno.args[0] === "${SANDBOX_WORD}" ? "./child.js" : "./main.js");\n`;
+const COMPILED_ENTRY = `await import(Deno.args[0] === "${SANDBOX_WORD}" ? "./child.js" : "./nanochat.js");\n`;
 
 async function command(program: string, args: string[], env?: Record<string, string>): Promise<string> {
   const { code, output, stdout } = await runChild({ command: program, args, env, cwd: ROOT, deadlineMs: 20 * MINUTES });
@@ -47,8 +47,9 @@ async function command(program: string, args: string[], env?: Record<string, str
 async function stage(folder: string): Promise<void> {
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   await Deno.mkdir(folder, { recursive: true });
-  const bundle = ["bundle", "--quiet", "--platform=deno", "--lock=deno.lock", "--frozen"];
-  await command(Deno.execPath(), [...bundle, `--output=${join(folder, "main.js")}`, "bin/nanochat.ts"]);
+  // In pieces, so that a start reads what its command needs: the others bring Node's modules in, which take 20 ms.
+  const bundle = ["bundle", "--quiet", "--platform=deno", "--lock=deno.lock", "--frozen", "--code-splitting"];
+  await command(Deno.execPath(), [...bundle, `--outdir=${folder}`, "bin/nanochat.ts"]);
   const commit = readCommit(ROOT);
   if (commit !== null) await Deno.writeTextFile(join(folder, COMMIT_FILE), commit);
   for (const [name, asset] of Object.entries(ASSETS)) {

@@ -119,6 +119,22 @@ launcherTest(
     }),
 );
 
+launcherTest("a recipe goes on when the cache is emptied under it", () =>
+  withFolder(async (folder) => {
+    const cache = join(folder, "nanochat-bin");
+    const { code, output } = await nanochat(
+      ["run", "tiny", "--until=tokenizer", `--base-dir=${join(folder, "base")}`],
+      {
+        env: { NANOCHAT_CACHE: folder },
+        onOutput: (text) => {
+          if (text.includes("Stage 1 of")) Deno.renameSync(cache, join(folder, "gone"));
+        },
+      },
+    );
+    assertEquals(code, 0, output);
+    assertStringIncludes(output, "Stage 2 of");
+  }));
+
 launcherTest(
   "versions lie beside each other; the oldest goes when no process uses it",
   () =>

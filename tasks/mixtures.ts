@@ -15,8 +15,11 @@ import { loadGsm8k } from "./gsm8k.ts";
 import { loadMmlu } from "./mmlu.ts";
 import { loadSmolTalk } from "./smoltalk.ts";
 import { readWords, simpleSpelling, spellingBee } from "./spellingbee.ts";
+import { REFERENCE_MIXTURES, TASK_NAMES, type TaskName } from "./mixture_names.ts";
 import { sliceTask, type Task, TaskMixture } from "./task.ts";
 import { worldTask, type WorldTaskName } from "./world_tasks.ts";
+
+export { REFERENCE_MIXTURES, TASK_NAMES };
 
 /** Which rows: those to learn from, or those to examine with. */
 export interface MixtureSource {
@@ -35,19 +38,6 @@ export interface StageTasks {
   /** Held out. */
   readonly validation: Task;
 }
-
-/** Mixtures of the reference (nanochat scripts/mid_train.py, chat_sft.py, chat_rl.py), by stage. */
-export const REFERENCE_MIXTURES = {
-  mid: {
-    train: "smoltalk, mmlu, gsm8k, identity*2, simplespelling:200000, spellingbee:80000",
-    validation: "smoltalk, mmlu:5200, gsm8k:420",
-  },
-  sft: {
-    train: "arc-easy, arc-challenge, gsm8k, smoltalk:10000, identity, simplespelling:300, spellingbee:300",
-    validation: "smoltalk",
-  },
-  rl: { train: "gsm8k", validation: "gsm8k" },
-} as const;
 
 /** Rows of a generated task without `:ROWS`. */
 const GENERATED_ROWS = 1000;
@@ -76,10 +66,7 @@ const LOADERS: Readonly<Record<string, Load>> = {
   "world-spelling": world("spelling"),
   "world-counting": world("counting"),
   "world-dialogue": world("dialogue"),
-};
-
-/** Names that an item of a mixture may have, beside files. */
-export const TASK_NAMES: readonly string[] = Object.keys(LOADERS);
+} satisfies Record<TaskName, Load>;
 
 /** One item of a mixture. */
 export interface MixtureItem {

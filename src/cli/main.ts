@@ -1,6 +1,6 @@
 /** The program: argv to command to exit code. Wrong usage is 2, a failure 1; one clear line each, a stack only with `--verbose`. */
 import { SandboxError } from "../engine/sandbox/denials.ts";
-import { CheckpointError } from "../model/meta.ts";
+import { CheckpointError } from "../model/checkpoint_error.ts";
 import { allFlags, type Command, type COMMON_FLAGS, type Invocation } from "./command.ts";
 import { formatConfigValue } from "./config_file.ts";
 import { type FlagTable, UsageError, type Values } from "./flags.ts";
@@ -9,8 +9,7 @@ import { plainOsError } from "./os_error.ts";
 import { nearest, parse, type Parsed, unknownVariables, valuesOf } from "./parse.ts";
 import { chooseColors, standardSinks, Terminal } from "./progress.ts";
 import { EXIT, listenForStop } from "./signals.ts";
-import { nextStep } from "./next_step.ts";
-import { VERSION, versionFacts } from "./version.ts";
+import { VERSION } from "./version.ts";
 
 /** What the program needs from outside. */
 export interface Program {
@@ -27,8 +26,10 @@ export async function main({ commands, args, env }: Program): Promise<number> {
   let helpOf = "nanochat --help";
   try {
     const first = args[0];
-    if (first === undefined) return printed(terminal, nextStep(env.NANOCHAT_BASE_DIR));
-    if (first === "--version") return version(args.slice(1), { out, err });
+    if (first === undefined) {
+      return printed(terminal, (await import("./next_step.ts")).nextStep(env.NANOCHAT_BASE_DIR));
+    }
+    if (first === "--version") return await version(args.slice(1), { out, err });
     if (first === "--help" || first === "-h" || (first === "help" && args.length === 1)) {
       return printed(terminal, programHelp(commands));
     }
@@ -65,13 +66,14 @@ export async function main({ commands, args, env }: Program): Promise<number> {
   }
 }
 
-function version(args: readonly string[], sinks: ReturnType<typeof standardSinks>): number {
+async function version(args: readonly string[], sinks: ReturnType<typeof standardSinks>): Promise<number> {
   const other = args.find((arg) => arg !== "--json");
   if (other !== undefined) {
     throw new UsageError(`Cannot read ${JSON.stringify(other)} behind --version: expected nothing or --json`);
   }
   const json = args.includes("--json");
-  new Terminal({ json, quiet: false, verbose: false, ...sinks }).result(VERSION, json ? versionFacts() : undefined);
+  const facts = json ? (await import("./version_facts.ts")).versionFacts() : undefined;
+  new Terminal({ json, quiet: false, verbose: false, ...sinks }).result(VERSION, facts);
   return EXIT.DONE;
 }
 

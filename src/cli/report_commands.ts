@@ -6,7 +6,7 @@ import { writeCard } from "../report/page.ts";
 import { readSections, removeSections } from "../report/sections.ts";
 import { findWatched, watchRun } from "../report/watch.ts";
 import type { Terminal } from "./progress.ts";
-import { thisProgram } from "./version.ts";
+import { thisProgram } from "./version_facts.ts";
 
 const HEIGHT = 16; // lines; the drawing of a piped call, and the most on a terminal
 const WIDTH = 100;

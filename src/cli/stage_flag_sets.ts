@@ -1,5 +1,5 @@
 /** Flags of `nanochat mid`, `sft` and `rl`: those of base training that they share, and their own. */
-import { REFERENCE_MIXTURES, TASK_NAMES } from "../../tasks/mixtures.ts";
+import { REFERENCE_MIXTURES, TASK_NAMES } from "../../tasks/mixture_names.ts";
 import { PRICE, TRAIN } from "./flag_sets.ts";
 import { atLeast, between, bool, type FlagTable, float, int, oneOf, positiveOrOff, string } from "./flags.ts";
 

@@ -1,29 +1,5 @@
 /** The program's version, from deno.json. */
-import { existsSync } from "node:fs";
-import { join } from "@std/path";
-import { FORMATS } from "../data/formats.ts";
-import { CHECKOUT, packedCommit } from "../native/installation.ts";
-import { abiHash } from "../native/load.ts";
-import { type Program, readCommit } from "../report/environment.ts";
 import config from "../../deno.json" with { type: "json" };
 
 /** `nanochat 0.1.0 (deno 2.9.6, x86_64-unknown-linux-gnu)`. */
 export const VERSION = `nanochat ${config.version} (deno ${Deno.version.deno}, ${Deno.build.target})`;
-
-/** Describes the program for a report: its version and, in a checkout, the folder of its sources. */
-export function thisProgram(): Program {
-  const isCheckout = CHECKOUT !== undefined && existsSync(join(CHECKOUT, ".git"));
-  return { version: VERSION, checkout: isCheckout ? CHECKOUT : undefined };
-}
-
-/** What `--version --json` tells: what must agree where programs exchange files or load a library. */
-export function versionFacts(): Record<string, unknown> {
-  return {
-    version: config.version,
-    commit: CHECKOUT === undefined ? packedCommit() : readCommit(CHECKOUT),
-    abi: abiHash(),
-    formats: Object.fromEntries(Object.values(FORMATS).map(({ format, version }) => [format, version])),
-    deno: Deno.version.deno,
-    target: Deno.build.target,
-  };
-}

@@ -8,35 +8,12 @@ import { createHash } from "node:crypto";
 import type { Stage } from "../data/base_dir.ts";
 import { STAGES } from "../data/base_dir.ts";
 import { FORMATS } from "../data/formats.ts";
+import { CheckpointError } from "./checkpoint_error.ts";
+export { CheckpointError, type CheckpointProblem } from "./checkpoint_error.ts";
 
 /** Checkpoint files are hashed in blocks of this size. */
 export const BLOCK_BYTES = 64 * 1024 * 1024;
 const MAX_META_BYTES = 16 * 1024 * 1024;
-
-/** What is wrong with a checkpoint, for callers that act on it. */
-export type CheckpointProblem =
-  | "missing" // no such checkpoint
-  | "damaged" // bytes differ from what meta says
-  | "version" // written by a program that knows another format
-  | "tokenizer" // made with another tokenizer
-  | "mismatch" // names, shapes or flags differ from what was asked for
-  | "exists" // would overwrite
-  | "locked" // another process writes there
-  | "unsafe" // reading it would run a program
-  | "disk"; // no space left
-
-/** A checkpoint that cannot be read, written or used. */
-export class CheckpointError extends Error {
-  /** Name of the class. */
-  override name = "CheckpointError";
-  /** What is wrong, for callers that act on it. */
-  readonly problem: CheckpointProblem;
-  /** Makes an error with its message. */
-  constructor(problem: CheckpointProblem, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.problem = problem;
-  }
-}
 
 /** Values that JSON keeps exactly. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };

@@ -4,9 +4,9 @@
  *
  * `bin/build.ts` packs the rows of the table, so that the two cannot differ.
  */
-import { join } from "@std/path";
+import { join, toFileUrl } from "@std/path";
 
-/** Whether this is the bundled program: then the code stands in one JavaScript file. */
+/** Whether this is the bundled program: then the code is JavaScript. */
 const isBundled = !import.meta.url.endsWith(".ts");
 const here = import.meta.dirname ?? ".";
 
@@ -49,6 +49,18 @@ export function packedCommit(): string | null {
     return Deno.readTextFileSync(join(here, COMMIT_FILE));
   } catch {
     return null;
+  }
+}
+
+/**
+ * Loads all code of the single file, which lies in pieces that are read when they are needed: for a command that takes hours, in which
+ * the cache may be emptied.
+ */
+export async function loadAllCode(): Promise<void> {
+  if (CHECKOUT !== undefined) return;
+  for (const { name } of [...Deno.readDirSync(here)]) {
+    const isPiece = /-\w{8}\.js$/.test(name); // and no entry
+    if (isPiece) await import(toFileUrl(join(here, name)).href);
   }
 }
 

@@ -17,7 +17,7 @@ import {
 } from "./abi.ts";
 import type { AbiRow } from "./abi.ts";
 import { ffiSymbols } from "./ffi_types.ts";
-import { assetPath } from "./installation.ts";
+import { assetPath, CHECKOUT } from "./installation.ts";
 
 /** Which implementation of the C interface: the Rust library, the CUDA library, or the CUDA sources emulated on the CPU. */
 export type LibraryKind = "cpu" | "cuda" | "cuda_emu";
@@ -26,7 +26,7 @@ export type LibraryKind = "cpu" | "cuda" | "cuda_emu";
 export type Symbols = Deno.DynamicLibrary<ReturnType<typeof ffiSymbols<typeof abi>>>["symbols"];
 
 const REPAIR: Record<LibraryKind, string> = {
-  cpu: 'run "deno task build:cpu"',
+  cpu: CHECKOUT ? 'run "deno task build:cpu"' : "start nanochat again, which unpacks it",
   cuda: "this version computes on the CPU only: leave --device-type out",
   cuda_emu: "this version computes on the CPU only",
 };
