@@ -101,7 +101,7 @@ export type {
   SaveOptions,
 } from "./src/model/checkpoint.ts";
 export { CheckpointError, findCheckpoint, MappedCheckpoint, saveCheckpoint } from "./src/model/checkpoint.ts";
-export type { ForwardOptions, GPTConfig, GPTOptions } from "./src/model/gpt.ts";
+export type { ForwardOptions, GPTConfig, GPTOptions, Quantization } from "./src/model/gpt.ts";
 export { configFromDepth, flopsPerToken, GPT, parameterCount } from "./src/model/gpt.ts";
 export type { KVCacheOptions } from "./src/model/kv_cache.ts";
 export { KVCache } from "./src/model/kv_cache.ts";

@@ -5,6 +5,7 @@
 use nanochat_cpu::convert::bf16_from_f32;
 use nanochat_cpu::gemm::{Product, Right, View, gemm, pack_right, packed_units, product};
 use nanochat_cpu::gemm_epilogue::{Epilogue, Output};
+use nanochat_cpu::gemm_int8::{Quantised, pack_quantised, product_int8, quantised_units};
 use nanochat_cpu::isa::isa;
 
 const F32: i32 = 0;
@@ -12,7 +13,10 @@ const BF16: i32 = 1;
 const ROUNDS: usize = 9;
 
 /// rows, outputs, inputs of a linear layer.
-const SHAPES: [(usize, usize, usize); 7] = [
+const SHAPES: [(usize, usize, usize); 10] = [
+    (1, 3072, 768),
+    (16, 3072, 768),
+    (16, 32768, 768),
     (4096, 256, 256),
     (4096, 1024, 256),
     (4096, 256, 1024),
@@ -147,18 +151,25 @@ fn main() {
                     let (m, n, k, a) = (rows, columns, depth, a_view(dtype));
                     unsafe { product(isa(), &Product { m, n, k, a, b, c, epilogue, symmetric: false }) };
                 };
-                race(
-                    &name,
-                    flops,
-                    wall,
-                    &mut [
-                        ("crate", &mut || baseline(&single, a_view(F32), b_view(F32), rows, columns, depth)),
-                        ("f32", &mut || run(single, F32)),
-                        ("f32 packed", &mut || run_packed(single, F32, &packed_f32)),
-                        ("bf16", &mut || run(half, BF16)),
-                        ("bf16 packed", &mut || run_packed(half, BF16, &packed_bf16)),
-                    ],
-                );
+                let mut quantised = vec![0u32; quantised_units(isa(), columns, depth)];
+                if kind == "fwd" {
+                    unsafe { pack_quantised(isa(), quantised.as_mut_ptr(), b.view(F32), columns, depth) };
+                }
+                let run_int8 = || {
+                    let (w, epilogue) =
+                        (Quantised { ptr: quantised.as_ptr(), width: columns }, Epilogue::Plain { accumulate: false });
+                    unsafe { product_int8(isa(), (rows, columns, depth), a.view(F32), w, single, epilogue) };
+                };
+                let candidates: &mut [(&str, &mut dyn FnMut())] = &mut [
+                    ("crate", &mut || baseline(&single, a_view(F32), b_view(F32), rows, columns, depth)),
+                    ("f32", &mut || run(single, F32)),
+                    ("f32 packed", &mut || run_packed(single, F32, &packed_f32)),
+                    ("bf16", &mut || run(half, BF16)),
+                    ("bf16 packed", &mut || run_packed(half, BF16, &packed_bf16)),
+                    ("int8", &mut || run_int8()),
+                ];
+                let count = if kind == "fwd" { 6 } else { 5 };
+                race(&name, flops, wall, &mut candidates[..count]);
             }
         }
     });

@@ -2,16 +2,16 @@
  * Speed of training and inference on random tokens, and of single operations: one figure row each, medians after a warm-up in one
  * process. The keys are stable, so that rows can be compared over time.
  */
-import { configFromDepth, flopsPerToken, GPT, type GPTConfig, parameterCount } from "../model/gpt.ts";
+import { GptDecodeModel } from "../engine/decode.ts";
+import { DEFAULT_SAMPLING } from "../engine/sample.ts";
+import { configFromDepth, flopsPerToken, GPT, parameterCount, type Quantization } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
 import { EPILOGUE, LAYOUT } from "../native/abi.ts";
-import { Arena } from "../tensor/arena.ts";
 import { Device } from "../tensor/device.ts";
 import { type ComputeType, dtypeBytes, dtypeCode } from "../tensor/dtype.ts";
 import { lossChunk } from "../tensor/ops.ts";
 import { measureBandwidth, measurePeakFlops } from "../tensor/peak.ts";
 import { Profiler } from "../tensor/profile.ts";
-import { Tape } from "../tensor/tape.ts";
 import { Trainer } from "../train/trainer.ts";
 
 /** What all benchmarks take. */
@@ -133,58 +133,59 @@ export interface InferBenchOptions extends BenchOptions {
   readonly batchSize: number;
   readonly promptTokens: number;
   readonly newTokens: number;
+  readonly quantize: Quantization;
 }
 
-/** Times prefill and greedy decoding on random weights. */
+/** Times prompts and answers of random weights as the engine runs them: a prompt a row, then a step and a draw of all rows a token. */
 export async function benchInfer(options: InferBenchOptions): Promise<Figures> {
-  const { depth, vocabSize, batchSize: B, promptTokens, newTokens, dtype } = options;
+  const { depth, vocabSize, batchSize: B, promptTokens, newTokens, dtype, quantize } = options;
   const { device, about } = open(options);
   using _device = device;
   const capacity = promptTokens + newTokens;
   const config = configFromDepth(depth, { sequenceLen: capacity, vocabSize });
   using model = new GPT(device, config, { dtype, training: false });
-  model.initWeights(SEED);
-  model.packForInference();
-  using arena = new Arena(device, inferenceArenaBytes(config, { rows: B * promptTokens, dtype }));
-  const tape = new Tape(device, arena, { training: false });
-  using cache = new KVCache(device, config, { rows: B, capacity, dtype });
-  const prompt = device.from(randomTokens(B * promptTokens, vocabSize), [B, promptTokens], "i32");
-  const next = device.from(randomTokens(B, vocabSize), [B, 1], "i32");
-  const feed = async (ids: typeof prompt, tokens: number) => {
+  for (const [i, { master, size }] of model.parameters.all().entries()) { // none zero, so that no logits are equal
+    device.nc.normal(device.ctx, master.pointer, BigInt(size), BigInt(SEED), BigInt(i) << 32n, 0, 0.05);
+  }
+  model.parameters.refreshCopies();
+  model.packForInference(quantize);
+  using decoder = new GptDecodeModel(model).decoder({ rows: B, capacity });
+  const prompts = Array.from(
+    { length: B },
+    (_, b) => [...randomTokens(B * promptTokens, vocabSize)].slice(b * promptTokens, (b + 1) * promptTokens),
+  );
+  const rows = [...prompts.keys()], live = new Uint8Array(B).fill(1);
+  const draw = (position: number) =>
+    decoder.sample(rows.map((sample) => ({ ...DEFAULT_SAMPLING, topK: 50, temperature: 0.6, sample, position })));
+  /** Runs prompts and answers of `tokens` tokens; gives milliseconds. */
+  const answer = async (tokens: number) => {
     const start = performance.now();
-    cache.begin(Array(B).fill(tokens));
-    const x = model.forward(tape, ids, { cache });
-    const last = tape.saved([B, config.nEmbd], dtype);
-    const index = Int32Array.from({ length: B }, (_, b) => (b + 1) * tokens - 1);
-    using rows = device.from(index, [B], "i32");
-    device.nc.gather_rows(
-      device.ctx,
-      last.pointer,
-      x.pointer,
-      rows.pointer,
-      B,
-      config.nEmbd,
-      B * tokens,
-      dtypeCode(dtype),
-    );
-    model.logits(tape, last);
+    for (const row of rows) {
+      decoder.prefill(prompts[row], 0);
+      decoder.start(row);
+    }
     await device.wait();
-    cache.commit();
-    tape.clear();
-    return performance.now() - start;
+    const prefillMs = performance.now() - start;
+    let { ids } = await draw(promptTokens);
+    const ttftMs = performance.now() - start;
+    const steps: number[] = [];
+    for (let i = 0; i < tokens; i++) {
+      const before = performance.now();
+      decoder.step(ids, live);
+      ({ ids } = await draw(promptTokens + i + 1));
+      steps.push(performance.now() - before);
+    }
+    return { prefillMs, ttftMs, decodeMs: median(steps) };
   };
-  await feed(prompt, promptTokens);
-  cache.lengths.fill(0);
+  await answer(Math.min(WARMUP, newTokens));
   const profiler = options.onProfile ? await Profiler.open(device, dtype) : null;
-  tape.costs = profiler?.costs ?? null;
+  decoder.costs = profiler?.costs ?? null;
   profiler?.start();
-  const prefillMs = await feed(prompt, promptTokens);
-  const times: number[] = [];
-  for (let i = 0; i < newTokens; i++) times.push(await feed(next, 1));
+  const { prefillMs, ttftMs, decodeMs } = await answer(newTokens);
   profiler?.stop();
   if (profiler) options.onProfile!(profiler.lines());
-  const decodeMs = median(times);
-  const weights = (parameterCount(config) - config.vocabSize * config.nEmbd) * dtypeBytes(dtype);
+  const products = model.parameters.all().slice(1); // all but the embedding
+  const weights = products.reduce((sum, w) => sum + w.size * dtypeBytes(w.operandType), 0);
   const bytes = weights + KVCache.bytes(config, { rows: B, capacity: promptTokens + newTokens / 2, dtype });
   return {
     ...{
@@ -194,18 +195,12 @@ export async function benchInfer(options: InferBenchOptions): Promise<Figures> {
       batch_size: B,
       prompt_tokens: promptTokens,
       new_tokens: newTokens,
+      quantize,
       ...about,
     },
-    ...{ prefill_ms: prefillMs, ttft_ms: prefillMs, decode_ms: decodeMs, tok_per_sec: B / decodeMs * 1e3 },
+    ...{ prefill_ms: prefillMs, ttft_ms: ttftMs, decode_ms: decodeMs, tok_per_sec: B / decodeMs * 1e3 },
     ...{ bytes_per_sec: bytes / decodeMs * 1e3, mbu: bytes / decodeMs * 1e3 / (await measureBandwidth(device)).read },
   };
-}
-
-/** Bytes of an arena that holds a forward pass without gradients over `rows` tokens. */
-export function inferenceArenaBytes(config: GPTConfig, { rows, dtype }: { rows: number; dtype: ComputeType }): number {
-  const width = 16 * config.nEmbd * dtypeBytes(dtype) + 16 * config.nHead;
-  const logits = Math.min(rows, 64) * (config.vocabSize + 64) * 8;
-  return rows * width + logits + (4 << 20);
 }
 
 /** Times one product y (M, N) = x (M, K) w (N, K)^T. */

@@ -14,8 +14,9 @@ const FORMS: [string, string[], string[]][] = [
   [
     "infer",
     [...SIZES, "--prompt-tokens=8", "--new-tokens=4"],
-    ["prefill_ms", "ttft_ms", "decode_ms", "tok_per_sec", "bytes_per_sec", "mbu"],
+    ["prefill_ms", "ttft_ms", "decode_ms", "tok_per_sec", "bytes_per_sec", "mbu", "quantize"],
   ],
+  ["infer", [...SIZES, "--batch-size=3", "--prompt-tokens=8", "--new-tokens=1", "--quantize=int8"], ["tok_per_sec"]],
   ["attention", ["--T=32", "--heads=1", "--head-dim=32"], ["fwd_ms", "bwd_ms", "ms", "peak_bytes"]],
   ["loss", ["--tokens=8", "--width=32", "--vocab-size=300"], ["fwd_ms", "bwd_ms", "ms", "peak_bytes"]],
   ["optimizer", SIZES, ["ms", "peak_bytes"]],
@@ -24,7 +25,7 @@ const FORMS: [string, string[], string[]][] = [
 ];
 
 for (const [form, args, keys] of FORMS) {
-  Deno.test(`nanochat bench ${form} prints its figures as one JSON object`, async () => {
+  Deno.test(`nanochat bench ${form} ${args.at(-1) ?? ""} prints its figures as one JSON object`, async () => {
     const { code, stdout, output } = await nanochat(["bench", form, ...args, "--json"]);
     assertEquals(code, 0, output);
     const figures = JSON.parse(stdout);

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
 
@@ -39,6 +39,10 @@ Deno.test("nanochat chat completes text with a base model, saves, stops answers 
       env,
     });
     assertEquals([withPython.code, withPython.stdout], [0, once.stdout], withPython.output);
+    const rounded = await nanochat(["chat", "-p", "One sunny morning", "-m", "5", "-t", "0", "--quantize=int8"], {
+      env,
+    });
+    assertEquals([rounded.code, rounded.stdout.trim() !== ""], [0, true], rounded.output);
 
     const path = join(base, "talk.jsonl");
     const talk = await nanochat(["chat", "-m", "5", "--seed", "4"], {
@@ -76,6 +80,11 @@ Deno.test("nanochat eval bpb prints figures of both splits and refuses damaged a
     assertEquals(code, 0, output);
     const figures = JSON.parse(stdout.trim().split("\n").at(-1)!);
     assert(figures.train_bpb > 0 && figures.val_bpb > 0 && figures.markov2_bpb > 0, stdout);
+    const rounded = await nanochat([...args, "--quantize=int8"], { env });
+    const both = JSON.parse(rounded.stdout.trim().split("\n").at(-1)!);
+    assertEquals([both.train_bpb, both.val_bpb], [figures.train_bpb, figures.val_bpb], rounded.output);
+    assert(both.val_bpb_int8 !== both.val_bpb && Math.abs(both.val_lost_percent) < 1, rounded.stdout);
+    assertAlmostEquals(both.val_bpb_int8, both.val_bpb * (1 + both.val_lost_percent / 100), 1e-9);
     const few = await nanochat(["eval", "bpb", "--split-tokens=100"], { env });
     assertEquals(few.code, 1);
     assertStringIncludes(few.stderr, "expected at least one batch");

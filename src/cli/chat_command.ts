@@ -4,6 +4,7 @@ import { resolveBaseDir, type Stage } from "../data/base_dir.ts";
 import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { pythonTool } from "../engine/python_tool.ts";
+import type { Quantization } from "../model/gpt.ts";
 import { answerOnce, chatLoop } from "./chat.ts";
 import { LineInput } from "./chat_input.ts";
 import { Conversation } from "./conversation.ts";
@@ -29,6 +30,7 @@ export interface ChatFlags {
   readonly deviceType: "cpu" | "cuda" | "";
   readonly threads: number;
   readonly dtype: string;
+  readonly quantize: Quantization;
 }
 
 /** Runs the command; returns the exit code. */
@@ -40,6 +42,7 @@ export async function chat(flags: ChatFlags, terminal: Terminal): Promise<number
     deviceType: flags.deviceType,
     threads: flags.threads,
     dtype: flags.dtype,
+    quantize: flags.quantize,
     log: terminal,
   });
   terminal.info(loaded.chosen.why);

@@ -239,6 +239,7 @@ export const COMMANDS: readonly Command[] = [
       }),
       markov: bool(false, { help: "also measures a Markov model of two bytes on the same text" }),
       ...COMPUTE,
+      quantize: { ...COMPUTE.quantize, help: "int8: also measures with weights of 8 bits, and what they lose in %" },
       ...DATA_DIR,
     },
     run: async ({ values, terminal }) => {

@@ -12,6 +12,7 @@ import { bundleIdentity, readBundle } from "../eval/core_bundle.ts";
 import { evaluateCore } from "../eval/core_eval.ts";
 import { coreCsv, coreJson, coreTable } from "../eval/core_report.ts";
 import { ResultLog } from "../eval/result_log.ts";
+import type { Quantization } from "../model/gpt.ts";
 import { reportChatEval, reportCore } from "../report/stages.ts";
 import { UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
@@ -26,6 +27,7 @@ export interface ModelFlags {
   readonly deviceType: "cpu" | "cuda" | "";
   readonly threads: number;
   readonly dtype: string;
+  readonly quantize: Quantization;
 }
 
 /** Flags of `eval core`. */
@@ -43,12 +45,12 @@ export async function evalCore(
 ): Promise<number> {
   const started = performance.now();
   const base = resolveBaseDir(flags.baseDir);
-  const { maxPerTask, batchTokens } = flags;
+  const { maxPerTask, batchTokens, quantize } = flags;
   const bundle = await readBundle(flags.bundle ?? findAsset(flags.dataDir ?? base, "eval-bundle"));
   using loaded = await openModel(base, flags, terminal);
   const { chosen, model } = loaded;
   const folders = foldersOf(base, chosen.run);
-  const path = join(folders.eval, `core_${modelName(loaded)}`);
+  const path = join(folders.eval, `core_${modelName(loaded, quantize)}`);
   const identity = { weights: chosen.meta.files, dtype: model.dtype, bundle: bundleIdentity(bundle), maxPerTask };
   const resume = { path: `${path}.partial.jsonl`, head: { ...FORMATS.core, ...identity } };
   const result = await evaluateCore(loaded, { bundle, maxPerTask, batchTokens, resume, log: terminal, stop });
@@ -57,11 +59,11 @@ export async function evalCore(
     terminal.info("Stopped; the same command goes on from here");
     return EXIT.STOPPED;
   }
-  const figures = { model: chosen.name, step: chosen.step, max_per_task: maxPerTask, ...coreJson(result) };
+  const figures = { model: chosen.name, step: chosen.step, quantize, max_per_task: maxPerTask, ...coreJson(result) };
   writeWhole(`${path}.csv`, coreCsv(result));
   writeWhole(`${path}.json`, `${JSON.stringify({ ...FORMATS.core, ...figures }, null, 2)}\n`);
   reportCore(folders.report, {
-    flags: { maxPerTask },
+    flags: { maxPerTask, quantize },
     sec: (performance.now() - started) / 1000,
     model: `${chosen.name} step ${chosen.step}`,
     core: result.core,
@@ -103,8 +105,9 @@ export async function evalChat(
   using loaded = await openModel(base, flags, terminal);
   const { chosen, model } = loaded;
   const folders = foldersOf(base, chosen.run);
-  const path = join(folders.eval, `chat_${modelName(loaded)}`);
-  const { maxProblems, batchSize, deviceBatchSize: rows, numSamples, maxNewTokens, temperature, topK } = flags;
+  const { maxProblems, batchSize, deviceBatchSize: rows, numSamples, maxNewTokens, temperature, topK, quantize } =
+    flags;
+  const path = join(folders.eval, `chat_${modelName(loaded, quantize)}`);
   const settings = { maxProblems, numSamples, maxNewTokens, temperature, topK };
   const identity = { weights: chosen.meta.files, dtype: model.dtype, settings, lengths: lengthsOf(tasks) };
   using results = new ResultLog<ChatLine>(`${path}.partial.jsonl`, {
@@ -129,13 +132,13 @@ export async function evalChat(
     );
     terminal.result(`${"ChatCORE".padEnd(16)} ${scores.ChatCORE.toFixed(4)}`, { ChatCORE: scores.ChatCORE });
   }
-  const about = { model: chosen.name, step: chosen.step, ...settings };
+  const about = { model: chosen.name, step: chosen.step, quantize, ...settings };
   writeWhole(
     `${path}.json`,
     `${JSON.stringify({ ...FORMATS.chat, ...about, scores, tasks: scored.map(chatObject) }, null, 2)}\n`,
   );
   const sec = (performance.now() - started) / 1000;
-  reportChatEval(folders.report, { flags: { ...settings, batchSize }, sec, source: chosen.source, scores });
+  reportChatEval(folders.report, { flags: { ...settings, batchSize, quantize }, sec, source: chosen.source, scores });
   results.remove();
   const figures = Object.fromEntries(Object.entries(scores).map(([name, score]) => [figureName(name), score]));
   terminal.result(`Wrote "${path}.json"`, { file: `${path}.json`, ...figures });
@@ -174,9 +177,9 @@ function chatLine({ name, right, total, accuracy, interval: [low, high], passAt 
 
 /** Opens the model that the flags choose, and says which one. */
 export async function openModel(base: string, flags: ModelFlags, terminal: Terminal): Promise<LoadedModel> {
-  const { deviceType, threads, dtype } = flags;
+  const { deviceType, threads, dtype, quantize } = flags;
   const loaded = await LoadedModel.open(base, {
-    ...{ deviceType, threads, dtype, log: terminal },
+    ...{ deviceType, threads, dtype, quantize, log: terminal },
     source: flags.source || undefined,
     tag: flags.modelTag,
     step: flags.step < 0 ? undefined : flags.step,
@@ -185,9 +188,9 @@ export async function openModel(base: string, flags: ModelFlags, terminal: Termi
   return loaded;
 }
 
-/** Names the files of a model's results: stage, tag and step. */
-function modelName({ chosen: { source, tag, step } }: LoadedModel): string {
-  return `${source}_${tag}_${String(step).padStart(6, "0")}`;
+/** Names the files of a model's results: stage, tag and step, and how it was rounded. */
+function modelName({ chosen: { source, tag, step } }: LoadedModel, quantize: Quantization): string {
+  return `${source}_${tag}_${String(step).padStart(6, "0")}${quantize === "none" ? "" : `_${quantize}`}`;
 }
 
 function writeWhole(path: string, text: string): void {

@@ -64,6 +64,14 @@ export const DEVICE = {
   dtype: oneOf(TYPES, { help: "type of the activations; without it what suits the device", default: "" }),
 } as const satisfies FlagTable;
 
+/** What the products of a trained model read. */
+export const QUANTIZE = {
+  quantize: oneOf(["none", "int8"], {
+    default: "none",
+    help: "int8: weights of 8 bits, faster and a little less exact",
+  }),
+} as const satisfies FlagTable;
+
 /** Type of Muon's products. */
 export const MUON_DTYPE = {
   "muon-dtype": oneOf(TYPES.slice(1), { help: "type of the products in Newton-Schulz", default: "bf16" }),
@@ -145,6 +153,7 @@ export const BENCH = {
     "batch-size": int(1, { help: "rows that are decoded at once", ...SEVERAL }),
     "prompt-tokens": int(256, { help: "length of the prompt", unit: "tokens", ...SEVERAL }),
     "new-tokens": int(64, { help: "length of the answer", unit: "tokens", ...SEVERAL }),
+    ...QUANTIZE,
     ...DEVICE,
     ...MUON_DTYPE,
   },

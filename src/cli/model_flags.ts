@@ -1,6 +1,6 @@
 /** Flags of the commands that open a trained model. */
 import { STAGES } from "../data/base_dir.ts";
-import { DEVICE, PRICE } from "./flag_sets.ts";
+import { DEVICE, PRICE, QUANTIZE } from "./flag_sets.ts";
 import { atLeast, bool, type FlagTable, int, oneOf, string } from "./flags.ts";
 
 /** Which model; without any of them, the furthest stage of what was trained last. */
@@ -25,8 +25,12 @@ export const IMPORT = {
   overwrite: bool(false, { help: "replaces the checkpoint or the tokenizer that is there" }),
 } as const satisfies FlagTable;
 
-/** Where a model runs. */
-export const COMPUTE = { ...DEVICE, dtype: { ...DEVICE.dtype, short: "d" } } as const satisfies FlagTable;
+/** Where and how a model runs. */
+export const COMPUTE = {
+  ...DEVICE,
+  dtype: { ...DEVICE.dtype, short: "d" },
+  ...QUANTIZE,
+} as const satisfies FlagTable;
 
 /** Recipes. */
 export const RUN = {

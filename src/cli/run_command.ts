@@ -108,23 +108,32 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
   const started = performance.now();
   const base = resolveBaseDir(flags.baseDir);
   const { deviceBatchSize: B, splitTokens } = flags;
-  using loaded = await openModel(base, flags, terminal);
+  using loaded = await openModel(base, { ...flags, quantize: "none" }, terminal);
   const folder = dataFolder(base, { given: flags.dataDir, run: loaded.chosen.run });
   const files = splitShards(listShards(folder));
-  const bpb = await evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });
+  const measure = () => evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });
+  const bpb = await measure();
   const figures: Record<string, number> = { train_bpb: bpb.train!, val_bpb: bpb.val! };
+  if (flags.quantize !== "none") {
+    loaded.model.packForInference(flags.quantize);
+    const { train, val } = await measure();
+    for (const [name, exact, rounded] of [["train", bpb.train!, train!], ["val", bpb.val!, val!]] as const) {
+      figures[`${name}_bpb_${flags.quantize}`] = rounded;
+      figures[`${name}_lost_percent`] = 100 * (rounded / exact - 1);
+    }
+  }
   if (flags.markov) figures.markov2_bpb = await evaluateMarkov2(files, terminal);
   await loaded.verified;
   const samples = await sampleTexts(loaded.model, finalPrompts(loaded.tokenizer, folder));
   reportBaseLoss(foldersOf(base, loaded.chosen.run).report, {
-    flags: { deviceBatchSize: B, splitTokens },
+    flags: { deviceBatchSize: B, splitTokens, quantize: flags.quantize },
     sec: (performance.now() - started) / 1000,
     figures,
     samples,
   });
   for (const { prompt, text } of samples) terminal.result(`${prompt}${text}`, { prompt, sample: text });
   terminal.result(
-    Object.entries(figures).map(([name, value]) => `${name.padEnd(12)} ${value.toFixed(6)}`).join("\n"),
+    Object.entries(figures).map(([name, value]) => `${name.padEnd(18)} ${value.toFixed(6)}`).join("\n"),
     figures,
   );
 }

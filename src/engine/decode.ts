@@ -11,7 +11,7 @@ import { Arena } from "../tensor/arena.ts";
 import type { Device, OwnedTensor } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { PlanDevice } from "../tensor/plan.ts";
-import { Tape } from "../tensor/tape.ts";
+import { type Costs, countWork, Tape } from "../tensor/tape.ts";
 import type { DecodeModel, Decoder } from "./batch.ts";
 import { type Draw, type Drawn, SamplingColumns } from "./sample.ts";
 
@@ -68,8 +68,10 @@ export class GptDecoder implements Decoder {
   readonly #columns: SamplingColumns;
   readonly #settings: OwnedTensor; // (WORDS, rows) i32
   readonly #drawn: OwnedTensor; // (2, rows): ids i32, log-probabilities f32
-  /** The recorded forward pass of the first n rows, by n: replaying it saves 0.2 ms of JavaScript a step. */
-  readonly #graphs = new Map<number, Deno.PointerObject>();
+  /** The recorded forward pass of the first n rows and its work, by n: replaying it saves 0.2 ms of JavaScript a step. */
+  readonly #graphs = new Map<number, { readonly graph: Deno.PointerObject; readonly costs: Costs }>();
+  /** Filled with the work of every forward pass when set. */
+  costs: Costs | null = null;
 
   /** Allocates empty rows on the model's device. */
   constructor(model: GPT, { rows, capacity }: { readonly rows: number; readonly capacity: number }) {
@@ -94,6 +96,7 @@ export class GptDecoder implements Decoder {
   /** Enqueues tokens behind the first `kept` of the prompt at hand; leaves the logits of its next token. */
   prefill(tokens: readonly number[], kept: number): void {
     this.#prompt.truncate(0, kept);
+    this.#tape.costs = this.costs;
     for (let start = 0; start < tokens.length; start += PREFILL_CHUNK) {
       const chunk = Int32Array.from(tokens.slice(start, start + PREFILL_CHUNK));
       using ids = this.#device.from(chunk, [1, chunk.length], "i32");
@@ -126,14 +129,19 @@ export class GptDecoder implements Decoder {
     const { nc, ctx } = this.#device;
     this.#device.upload(this.#ids.view([ids.length, 1]), Int32Array.from(ids));
     this.#cache.begin(live);
-    nc.graph_launch(ctx, this.#graphs.get(ids.length) ?? this.#record(ids.length));
+    const { graph, costs } = this.#graphs.get(ids.length) ?? this.#record(ids.length);
+    nc.graph_launch(ctx, graph);
+    for (const [name, { calls, flops, bytes }] of costs) {
+      countWork(this.costs, name, { calls, flops: flops / calls, bytes: bytes / calls });
+    }
     this.#cache.commit();
   }
 
   /** Records the forward pass of the first n rows: ids, positions and counts are read from the device, so it serves every step. */
-  #record(n: number): Deno.PointerObject {
+  #record(n: number): { graph: Deno.PointerObject; costs: Costs } {
     const { nc, ctx } = this.#device;
     const out = new BigUint64Array(1);
+    const costs = this.#tape.costs = new Map();
     nc.graph_begin(ctx);
     try {
       const x = this.#model.forward(this.#tape, this.#ids.view([n, 1]), { cache: this.#cache }); // (n, 1, C)
@@ -142,8 +150,9 @@ export class GptDecoder implements Decoder {
     } finally {
       nc.graph_end(ctx, out); // whatever failed, the device goes on without recording
     }
-    this.#graphs.set(n, pointerFrom(out));
-    return this.#graphs.get(n)!;
+    const recorded = { graph: pointerFrom(out), costs };
+    this.#graphs.set(n, recorded);
+    return recorded;
   }
 
   /** Draws the next token of the first rows, on the device, and waits for the ids. */
@@ -175,7 +184,7 @@ export class GptDecoder implements Decoder {
   /** Frees caches and buffers behind the work that is queued. */
   [Symbol.dispose](): void {
     const { nc, ctx, isOpen } = this.#device;
-    for (const graph of isOpen ? this.#graphs.values() : []) nc.graph_free(ctx, graph);
+    for (const { graph } of isOpen ? this.#graphs.values() : []) nc.graph_free(ctx, graph);
     if (this.#unpacks) this.#model.unpack();
     const tensors = [this.#promptLogits, this.#logits, this.#ids, this.#settings, this.#drawn];
     for (const part of [this.#cache, this.#prompt, this.#arena, ...tensors]) part[Symbol.dispose]();

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { GPT, type GPTConfig, type Quantization } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
 import { Arena } from "../tensor/arena.ts";
 import { Device } from "../tensor/device.ts";
@@ -14,7 +14,7 @@ const PROMPT = [7, 3, 120, 64, 1, 9, 9, 31, 77, 5, 2, 18, 110];
 const GREEDY = { ...DEFAULT_SAMPLING, temperature: 0, sample: 0 };
 
 /** A model with random weights, none of them zero. */
-function randomModel(device: Device, dtype: ComputeType): GPT {
+function randomModel(device: Device, dtype: ComputeType, quantize: Quantization = "none"): GPT {
   const model = new GPT(device, CONFIG, { dtype, training: false });
   let offset = 0n;
   for (const { master, size } of model.parameters.all()) {
@@ -22,7 +22,7 @@ function randomModel(device: Device, dtype: ComputeType): GPT {
     offset += BigInt(size);
   }
   model.parameters.refreshCopies();
-  model.packForInference();
+  model.packForInference(quantize);
   return model;
 }
 
@@ -62,10 +62,11 @@ Deno.test("GptDecoder gives the logits of the plain forward pass", async () => {
   }
 });
 
-for (const dtype of ["f32", "bf16"] as const) {
-  Deno.test(`GptDecoder gives the same bits in ${dtype} for any number of rows and any cut of the prompt`, async () => {
+for (const [dtype, quantize] of [["f32", "none"], ["bf16", "none"], ["f32", "int8"], ["bf16", "int8"]] as const) {
+  const type = quantize === "none" ? dtype : `${dtype} with ${quantize}`;
+  Deno.test(`GptDecoder gives the same bits in ${type} for any number of rows and any cut of the prompt`, async () => {
     using device = Device.open("cpu", { threads: 2 });
-    using model = randomModel(device, dtype);
+    using model = randomModel(device, dtype, quantize);
     /** Logits after the prompt and after three more tokens, of the last row. */
     const run = async (rows: number, cuts: number[]) => {
       using decoder = new GptDecodeModel(model).decoder({ rows, capacity: 24 });

@@ -4,7 +4,7 @@
 import { Tokenizer } from "../data/tokenizer.ts";
 import { chooseModel, type ChosenModel, type ModelChoice } from "../model/models.ts";
 import { checkTokenizer, loadTensors, MappedCheckpoint, type NamedTensor } from "../model/checkpoint.ts";
-import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { GPT, type GPTConfig, type Quantization } from "../model/gpt.ts";
 import { chooseComputeType, Device } from "../tensor/device.ts";
 import { GptDecodeModel } from "./decode.ts";
 import { Engine } from "./engine.ts";
@@ -17,6 +17,8 @@ export interface LoadOptions extends ModelChoice {
   readonly threads?: number;
   /** "fp32", "bf16" or "" for what suits the device. */
   readonly dtype?: string;
+  /** What products read; "none". */
+  readonly quantize?: Quantization;
 }
 
 /** An opened model. */
@@ -46,7 +48,7 @@ export class LoadedModel implements Disposable {
    * @throws {CheckpointError} where there is none, or the checkpoint or its tokenizer is damaged.
    */
   static async open(base: string, options: LoadOptions = {}): Promise<LoadedModel> {
-    const { deviceType = "", threads = 0, dtype = "" } = options;
+    const { deviceType = "", threads = 0, dtype = "", quantize = "none" } = options;
     const chosen = chooseModel(base, options);
     const { folder, step } = chosen;
     checkTokenizer(chosen, folder);
@@ -59,7 +61,7 @@ export class LoadedModel implements Disposable {
       const model = new GPT(device, config, { dtype: chooseComputeType(device, dtype), training: false });
       loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
       model.parameters.refreshCopies();
-      model.packForInference();
+      model.packForInference(quantize);
       await device.wait();
       const verified = mapped.verify({ threads: 1 });
       verified.catch(() => {}); // whoever awaits `verified` hears of it

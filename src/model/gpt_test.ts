@@ -131,6 +131,44 @@ Deno.test("GPT.forward() shows the residual stream from the embedding to the las
   assertEquals(x.shape, [2, 3, 64]);
 });
 
+Deno.test("GPT.packForInference('int8') answers, scores and measures with the same rounded weights, and gives no gradients", async () => {
+  using device = Device.open("cpu", { threads: 2 });
+  using model = new GPT(device, CONFIG, { dtype: "f32", training: true });
+  for (const [i, { master, size }] of model.parameters.all().entries()) {
+    device.nc.normal(device.ctx, master.pointer, BigInt(size), 5n, BigInt(i) << 32n, 0, 0.15);
+  }
+  using arena = new Arena(device, 1 << 24);
+  const tape = new Tape(device, arena, { training: false });
+  using ids = device.from(Int32Array.of(1, 2, 3, 4, 5, 6), [1, 6], "i32");
+  using targets = device.from(Int32Array.of(2, 3, 4, 5, 6, 7), [6], "i32");
+  using index = device.from(Int32Array.of(0, 1, 2, 3, 4, 5), [6], "i32");
+  /** Losses of the targets: by the logits, the score and the loss. */
+  const measure = async () => {
+    const x = model.forward(tape, ids); // (1, 6, C)
+    const logits = await device.readFloats(model.logits(tape, x)), V = CONFIG.vocabSize;
+    const byLogits = Float64Array.from({ length: 6 }, (_, t) => {
+      const row = logits.subarray(t * V, (t + 1) * V);
+      return Math.log(row.reduce((sum, l) => sum + Math.exp(l), 0)) - row[t + 2];
+    });
+    const scores = await device.readFloats(model.score(tape, x, { index, targets }).losses);
+    const losses = await device.readFloats(model.loss(tape, ids, { targets: targets.view([1, 6]) }));
+    tape.clear();
+    for (const  of of[scores, losses]) of.forEach((loss, t) => assertAlmostEquals(loss, byLogits[t], 1e-5));
+    return [...losses];
+  };
+  const exact = await measure();
+  model.packForInference("int8");
+  const rounded = await measure();
+  const most = Math.max(...rounded.map((loss, t) => Math.abs(loss - exact[t])));
+  assert(most > 1e-4 && most < 0.5, `losses moved by ${most}`);
+  assertEquals(model.parameters.get("transformer.wte.weight").operandType, "f32");
+  const training = new Tape(device, arena, { training: true });
+  using weights = device.from(new Float32Array(6).fill(1), [1, 6], "f32");
+  assertThrows(() => model.loss(training, ids, { targets: targets.view([1, 6]), weights }), Error, "w is i8");
+  model.packForInference();
+  assertEquals(await measure(), exact, "packed again as they are");
+});
+
 Deno.test("GPT.packForInference() packs every product's weight and not the embedding; disposing frees all memory", () => {
   using device = Device.open("cpu");
   const { allocated } = device.memory();

@@ -326,7 +326,7 @@ const file = {
 const loss = {
   nc_lm_head_loss: {
     doc:
-      "Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes.",
+      "Soft-capped cross-entropy of l = softcap * tanh((x w^T)[:, :V] / softcap), x (rows,C), w (Vp,C): losses f32 (rows) or null = -log p(target), 0 where target (i32) is -1. dx (rows,C) or null is overwritten and dw f32 (Vp,C) or null (+)= with the gradient of sum weights[t] * losses[t] (weights f32 (rows), null without dx and dw); rows V.. of dw are 0. w is of dtypeX or, without dx and dw, what nc_pack made in i8. scratch: chunk * Vp * (4 + size of dtypeX) + 65536 bytes.",
     args: [
       "ctx: ptr",
       "losses: ptr",
@@ -350,7 +350,7 @@ const loss = {
   },
   nc_lm_head_score: {
     doc:
-      "Without gradients, each output or null: losses as nc_lm_head_loss (needs targets), argmax i32 (rows), the topK best ids i32 (rows,topK) and their log-probabilities f32 (rows,topK); the lower id wins among equals. The same bits whatever the other rows. scratch as nc_lm_head_loss.",
+      "Without gradients, each output or null: losses as nc_lm_head_loss (needs targets), argmax i32 (rows), the topK best ids i32 (rows,topK) and their log-probabilities f32 (rows,topK); the lower id wins among equals. The same bits whatever the other rows. w and scratch as nc_lm_head_loss.",
     args: [
       "ctx: ptr",
       "losses: ptr",
@@ -449,7 +449,7 @@ const parquet = {
 const products = {
   nc_linear_fwd: {
     doc:
-      "h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype; layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts.",
+      "h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype, or w is i8 (PACKED): x is quantised row by row as w was (nc_pack), the sum of integers multiplied by the scale of x's row, then of w's. layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts.",
     args: [
       "ctx: ptr",
       "y: ptr",
@@ -517,7 +517,7 @@ const products = {
   },
   nc_pack: {
     doc:
-      "Packs a weight w (N,K), f32 or bf16 rows, for products with operands of dtypePacked: FORWARD for nc_linear_fwd, BACKWARD for nc_linear_bwd_x.",
+      "Packs a weight w (N,K), f32 or bf16 rows, for products with operands of dtypePacked: FORWARD for nc_linear_fwd, BACKWARD for nc_linear_bwd_x. i8 (FORWARD): each row becomes round(w * (127 / max |w|)), ties to even, and its scale max |w| / 127, which the packed form holds too.",
     args: [
       "ctx: ptr",
       "packed: ptr",

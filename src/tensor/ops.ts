@@ -142,7 +142,7 @@ const linearOp: Op<LinearArgs, { y: Tensor }> = {
     if (residual) t.passGradient(residual, y);
   },
   cost({ x, w }, half) {
-    const { flops, bytes } = product(rowsAndWidth(x).rows, ...w.shape, x.dtype);
+    const { flops, bytes } = product(x, w);
     return half === "forward" ? { flops, bytes } : { flops: 2 * flops, bytes: 2 * bytes };
   },
 };

@@ -40,6 +40,7 @@ const lossOp: Op<LossArgs, { losses: Tensor }> = {
     const losses = t.saved(targets.shape, "f32");
     const dx = weights ? t.gradientTarget(x) : null;
     const dw = weights ? t.parameterTarget(w) : null;
+    const W = w.headOperand();
     const { scratch, chunk } = lossScratch(t, rows, Vp, x.dtype);
     t.nc.lm_head_loss(
       ...[
@@ -48,16 +49,16 @@ const lossOp: Op<LossArgs, { losses: Tensor }> = {
         dx?.pointer ?? null,
         dw?.pointer ?? null,
         x.pointer,
-        w.copy.pointer,
+        W.pointer,
         targets.pointer,
       ] as const,
       ...[weights?.pointer ?? null, scratch.pointer, rows, C, V, Vp, chunk, softcap] as const,
-      ...[dw?.accumulate ?? 0, code(x), code(w.copy)] as const,
+      ...[dw?.accumulate ?? 0, code(x), W.dtype] as const,
     );
     return { losses };
   },
   cost({ x, w, weights }) {
-    const { flops, bytes } = product(rowsAndWidth(x).rows, ...w.shape, x.dtype);
+    const { flops, bytes } = product(x, w);
     return weights ? { flops: 3 * flops, bytes: 3 * bytes } : { flops, bytes };
   },
 };
@@ -120,13 +121,14 @@ const scoreOp: Op<ScoreArgs, TokenScores> = {
     const losses = t.saved(targets.shape, "f32");
     const argmax = t.saved(targets.shape, "i32");
     const { scratch, chunk } = lossScratch(t, rows, Vp, x.dtype);
+    const W = w.headOperand();
     t.nc.lm_head_score(
-      ...[t.ctx, losses.pointer, argmax.pointer, null, null, x.pointer, w.copy.pointer, targets.pointer] as const,
-      ...[scratch.pointer, rows, C, V, Vp, chunk, 0, softcap, code(x), code(w.copy)] as const,
+      ...[t.ctx, losses.pointer, argmax.pointer, null, null, x.pointer, W.pointer, targets.pointer] as const,
+      ...[scratch.pointer, rows, C, V, Vp, chunk, 0, softcap, code(x), W.dtype] as const,
     );
     return { losses, argmax };
   },
-  cost: ({ x, w }) => product(rowsAndWidth(x).rows, ...w.shape, x.dtype),
+  cost: ({ x, w }) => product(x, w),
 };
 
 /** Scores targets (n) i32 at hidden states (n, C) as `lmHeadLoss` does, without gradients; the same bits whatever the other rows. */
@@ -161,7 +163,7 @@ const logitsOp: Op<LogitsArgs, { logits: Tensor }> = {
     t.nc.softcap_fwd(t.ctx, logits.pointer, raw.pointer, rows, V, Vp, softcap, code(raw));
     return { logits };
   },
-  cost: ({ x, w }) => product(rowsAndWidth(x).rows, ...w.shape, x.dtype),
+  cost: ({ x, w }) => product(x, w),
 };
 
 /** Computes logits (..., V), f32, softcapped. */

@@ -1,5 +1,6 @@
 /** The conformance suite for the ops without a gradient: attention over a cache, chosen rows, and the scores of the output layer. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { PACK } from "../native/abi.ts";
 import { Bench, DTYPES, wide, withoutColumn } from "./conformance_testing.ts";
 import * as ops from "./ops.ts";
 import { attentionSums, lossSums, tolerance } from "./ops_testing.ts";
@@ -108,6 +109,22 @@ for (const dtype of DTYPES) {
       Error,
       "expected at most 4 in all",
     );
+  });
+
+  Deno.test(`linear() with a weight of 8 bits equals the loop over its integers to the last bit in ${dtype}`, async () => {
+    for (const [M, N, K] of [[5, 3, 7], [13, 33, 17], [1, 64, 130], [2, 1, 1]] as const) {
+      using t = new Bench(dtype, { training: false });
+      const xs = t.inputs.normal(M * K), ws = t.inputs.normal(N * K), rs = t.inputs.normal(M * N);
+      const w = t.parameter(ws, [N, K]);
+      w.pack(t.device, PACK.FORWARD, "i8");
+      const x = t.tensor(xs, [M, K]);
+      const f = (xs: Float32Array) => plain.linearInt8(wide(xs), wide(ws), K);
+      const wrong = K > 1 ? f(withoutColumn(xs, K)) : undefined;
+      await t.close("y", ops.linear(t.tape, x, { w }), { expected: f(xs), wrong });
+      const residual = t.tensor(rs, [M, N]);
+      const sum = f(xs).map((v, i) => Math.fround(v + rs[i]));
+      await t.close("y + residual", ops.linear(t.tape, x, { w, residual }), { expected: sum });
+    }
   });
 
   Deno.test(`gatherRows() copies the rows that are named in ${dtype}`, async () => {

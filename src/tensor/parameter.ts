@@ -4,7 +4,7 @@
  */
 import { LAYOUT, PACK } from "../native/abi.ts";
 import type { Device, OwnedTensor } from "./device.ts";
-import { type ComputeType, dtypeCode } from "./dtype.ts";
+import { type ComputeType, type DType, dtypeCode } from "./dtype.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** What a model declares: a matrix (rows, cols) and the group it belongs to. All members of a group have one shape. */
@@ -38,7 +38,7 @@ export class Parameter implements Disposable {
   /** The weights in the compute type: the master itself in f32. */
   readonly copy: Tensor;
   readonly #gradient: Tensor | null;
-  readonly #packed: (OwnedTensor | null)[] = [null, null]; // by PACK direction
+  readonly #packed: ({ readonly memory: OwnedTensor; readonly dtype: DType } | null)[] = [null, null]; // by PACK direction
 
   /** Names views of a group's memory. */
   constructor(spec: ParameterSpec, master: Tensor, copy: Tensor, gradient: Tensor | null) {
@@ -63,22 +63,45 @@ export class Parameter implements Disposable {
   /** Returns the weight as the right operand of y = x W^T (forward) or dx = dy W (backward). */
   operand(direction: number = PACK.FORWARD): WeightOperand {
     const packed = this.#packed[direction];
-    const dtype = dtypeCode(this.copy.dtype);
-    if (packed) return { pointer: packed.pointer, layout: LAYOUT.PACKED, dtype };
-    return { pointer: this.copy.pointer, layout: LAYOUT.ROWS, dtype };
+    if (packed) return { pointer: packed.memory.pointer, layout: LAYOUT.PACKED, dtype: dtypeCode(packed.dtype) };
+    return this.#rows;
   }
 
-  /** Prepares the weight for repeated products, where the backend has a packed form; to be repeated after the weight changed. */
-  pack(device: Device, direction: number): void {
+  /** Returns the weight as the output layer's losses and scores read it: quantised, else its rows. */
+  headOperand(): WeightOperand {
+    return this.operandType === "i8" ? this.operand() : this.#rows;
+  }
+
+  get #rows(): WeightOperand {
+    return { pointer: this.copy.pointer, layout: LAYOUT.ROWS, dtype: dtypeCode(this.copy.dtype) };
+  }
+
+  /** Element type of the forward product's operand. */
+  get operandType(): DType {
+    return this.#packed[PACK.FORWARD]?.dtype ?? this.copy.dtype;
+  }
+
+  /**
+   * Prepares the weight for repeated products, where the backend has a packed form; to be repeated after the weight changed. "i8" (forward
+   * alone) quantises it, row by row.
+   *
+   * @throws {Error} where the backend does not multiply "i8".
+   */
+  pack(device: Device, direction: number, dtype: DType = this.copy.dtype): void {
     const [N, K] = this.shape;
-    const dtype = dtypeCode(this.copy.dtype);
-    if (!this.#packed[direction]) {
+    if (this.#packed[direction]?.dtype !== dtype) {
+      this.unpack(direction);
       const bytes = new BigInt64Array(1);
-      device.nc.pack_bytes(device.ctx, bytes, N, K, direction, dtype);
-      if (bytes[0] === 0n) return;
-      this.#packed[direction] = device.tensor([Number(bytes[0])], "i8");
+      device.nc.pack_bytes(device.ctx, bytes, N, K, direction, dtypeCode(dtype));
+      if (bytes[0] === 0n && dtype === this.copy.dtype) return;
+      if (bytes[0] === 0n) throw new Error(`Cannot quantise "${this.name}": this device has no products of ${dtype}`);
+      this.#packed[direction] = { memory: device.tensor([Number(bytes[0])], "i8"), dtype };
     }
-    device.nc.pack(device.ctx, this.#packed[direction]!.pointer, this.copy.pointer, N, K, direction, dtype, dtype);
+    const { pointer } = this.#packed[direction]!.memory;
+    const from = dtype === "i8" ? this.master : this.copy;
+    device.nc.pack(
+      ...[device.ctx, pointer, from.pointer, N, K, direction, dtypeCode(dtype), dtypeCode(from.dtype)] as const,
+    );
   }
 
   /** Whether the weight is prepared for products in a direction. */
@@ -86,9 +109,9 @@ export class Parameter implements Disposable {
     return this.#packed[direction] !== null;
   }
 
-  /** Frees a packed form behind the work that is queued: products read the weight itself again, to the same bits. */
+  /** Frees a packed form behind the work that is queued: products read the weight itself again, to the same bits unless it was quantised. */
   unpack(direction: number): void {
-    this.#packed[direction]?.[Symbol.dispose]();
+    this.#packed[direction]?.memory[Symbol.dispose]();
     this.#packed[direction] = null;
   }
 

@@ -29,6 +29,31 @@ export function linear(x: Float64Array, w: Float64Array, K: number): Float64Arra
   return y;
 }
 
+/** Rounds rows of K numbers to 8 bits, every step in f32: q = round(x (127 / max |x|)), ties to even, and the scale max |x| / 127 of a row. */
+export function quantise(x: Float64Array, K: number): { q: Float64Array; scales: Float64Array } {
+  const q = new Float64Array(x.length), scales = new Float64Array(x.length / K);
+  for (let r = 0; r < scales.length; r++) {
+    const row = x.subarray(r * K, (r + 1) * K);
+    const largest = row.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    const inverse = largest === 0 ? 0 : Math.fround(127 / largest);
+    row.forEach((x, k) => {
+      const scaled = Math.fround(x * inverse), low = Math.floor(scaled);
+      const up = scaled - low > 0.5 || (scaled - low === 0.5 && low % 2 !== 0);
+      q[r * K + k] = up ? low + 1 : low;
+    });
+    scales[r] = Math.fround(largest / 127);
+  }
+  return { q, scales };
+}
+
+/** y (M, N) = x (M, K) w (N, K)^T of both rounded to 8 bits: the sum of integers times the scale of x's row, then of w's, in f32. */
+export function linearInt8(x: Float64Array, w: Float64Array, K: number): Float64Array {
+  const a = quantise(x, K), b = quantise(w, K), N = b.scales.length;
+  return linear(a.q, b.q, K).map((sum, i) =>
+    Math.fround(Math.fround(Math.fround(sum) * a.scales[Math.floor(i / N)]) * b.scales[i % N])
+  );
+}
+
 /** y = max(h, 0)^2. */
 export function relu2(h: Float64Array): Float64Array {
   return h.map((x) => Math.max(x, 0) ** 2);

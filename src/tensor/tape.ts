@@ -27,9 +27,11 @@ export const elementwise = (x: Tensor, passes: number, flops: number): Cost => (
   flops: flops * x.size,
   bytes: passes * x.bytes,
 });
-/** Work of a product (M, K) x (K, N). */
-export function product(M: number, N: number, K: number, dtype: DType): Cost {
-  return { flops: 2 * M * N * K, bytes: (M * K + N * K + M * N) * dtypeBytes(dtype) };
+/** Work of the product of x (..., K) with a weight (N, K) as `parameter.operand` gives it. */
+export function product(x: Tensor, w: Parameter): Cost {
+  const [N, K] = w.shape;
+  const M = x.size / K;
+  return { flops: 2 * M * N * K, bytes: (M * K + M * N) * dtypeBytes(x.dtype) + N * K * dtypeBytes(w.operandType) };
 }
 
 /** Totals per op. */

@@ -9,10 +9,11 @@
 
 use crate::abi::{DTYPE_BF16, DTYPE_F32};
 use crate::cpu::gemm_epilogue::{Epilogue, Output, expected, finish};
+use crate::cpu::gemm_int8::Scales;
 use crate::cpu::gemm_kernel::{Expected, Tile, Unit, kernel, panels_at_once, tile};
 use crate::cpu::gemm_pack::{Source, pack};
 use crate::cpu::gemm_scratch::{B_SCRATCH, SUMS_SCRATCH, Scratch, Shared, TASK_SCRATCH};
-use crate::cpu::isa::{Isa, isa};
+use crate::cpu::isa::{Isa, has_int8_dot, isa};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -59,6 +60,9 @@ impl View {
     }
 }
 
+// SAFETY: only read; the owner of the operand keeps it alive and unwritten during the product.
+unsafe impl Sync for View {}
+
 /// The right operand of a product.
 #[derive(Clone, Copy, Debug)]
 pub enum Right {
@@ -66,6 +70,8 @@ pub enum Right {
     View { view: View, relu2: bool },
     /// What `pack_right` made of a k x n matrix whose elements counted as `dtype`.
     Packed { ptr: *const u32, dtype: i32 },
+    /// Panels of quads (gemm_int8.rs); A is f32 in name, each element a quad, and sum (i, j) is worth what `scales` says.
+    Quads { ptr: *const u32, scales: Scales },
 }
 
 /// C = epilogue(A B): A is m x k, B is k x n.
@@ -162,6 +168,7 @@ pub unsafe fn product(isa: Isa, product: &Product) {
     let b_dtype = match b {
         Right::View { view, .. } => view.dtype,
         Right::Packed { dtype, .. } => dtype,
+        Right::Quads { .. } => DTYPE_F32,
     };
     for dtype in [a.dtype, b_dtype, c.dtype] {
         assert!(dtype == DTYPE_F32 || dtype == DTYPE_BF16, "dtype {dtype}, expected f32 or bf16");
@@ -169,10 +176,12 @@ pub unsafe fn product(isa: Isa, product: &Product) {
     if m == 0 || n == 0 {
         return;
     }
-    let (unit, tile) = (unit(isa, [a.dtype, b_dtype]), tile(isa));
+    let quads = matches!(b, Right::Quads { .. });
+    let unit = if quads { Unit::Quad { dot: has_int8_dot(isa) } } else { unit(isa, [a.dtype, b_dtype]) };
+    let tile = tile(isa);
     let units = k.div_ceil(unit.depth());
     // Several passes collect their sums in C where its elements are plain f32 sums, else in memory of their own.
-    let plain = c.dtype == DTYPE_F32 && epilogue.is_plain();
+    let plain = c.dtype == DTYPE_F32 && epilogue.is_plain() && !quads;
     let pass = if plain || units > 2 * PASS { PASS } else { 2 * PASS };
     let kept = !plain && units > pass;
     let (tall, wide) = (m.div_ceil(tile.mr), n.div_ceil(tile.nr));
@@ -193,7 +202,9 @@ pub unsafe fn product(isa: Isa, product: &Product) {
             // SAFETY: by contract; the scratch has the units that are packed.
             let (b, b_stride) = unsafe {
                 match b {
-                    Right::Packed { ptr, .. } => (ptr.add((panels.start * units + from) * tile.nr), units * tile.nr),
+                    Right::Packed { ptr, .. } | Right::Quads { ptr, .. } => {
+                        (ptr.add((panels.start * units + from) * tile.nr), units * tile.nr)
+                    }
                     Right::View { view, relu2 } => {
                         let dst = b_scratch.room(panels.len() * (to - from) * tile.nr);
                         pack_panels(isa, unit, dst, &columns(view, k, n, relu2), panels.clone(), from..to);
@@ -251,7 +262,9 @@ impl Pass<'_> {
         let least = LEAST_PANELS[usize::from(wide * self.tile.nr * self.units.len() > NEAR)];
         let fitting = (A_BLOCK / (self.units.len().max(1) * self.tile.mr)).clamp(4, 16);
         let blocks = tall.div_ceil(fitting).max(tasks.min(tall / least));
-        let blocks = blocks.next_multiple_of(if tasks > 1 { threads } else { 1 }).min(tall).max(1);
+        // Few rows are one block: their time is that of reading B, which each block does.
+        let few = tall < LEAST_PANELS[0];
+        let blocks = if few { 1 } else { blocks.next_multiple_of(if tasks > 1 { threads } else { 1 }).min(tall) };
         // Every group packs its rows again, so that columns are only cut where rows are too few for the threads.
         let groups = if blocks < 2 * threads { tasks.div_ceil(blocks) } else { 1 };
         let groups = groups.min(wide.div_ceil(panels_at_once(self.isa, self.product.m))).max(1);
@@ -271,7 +284,7 @@ impl Pass<'_> {
 
     /// Computes the tiles of a range of A panels and a range of B panels.
     unsafe fn task(&self, rows: Range<usize>, group: Range<usize>) {
-        let &Product { m, n, k, a, c, epilogue, .. } = self.product;
+        let &Product { m, n, k, a, b: right, c, epilogue, .. } = self.product;
         let Tile { mr, nr } = self.tile;
         let depth = self.units.len();
         let at_once = if rows.len() == 1 { panels_at_once(self.isa, (m - rows.start * mr).min(mr)) } else { 1 };
@@ -344,6 +357,9 @@ impl Pass<'_> {
                         };
                         run(sums, ld, add);
                         if ends && self.last {
+                            if let Right::Quads { scales, .. } = right {
+                                scales.apply(sums, ld, (i * mr, height), (j * nr, columns));
+                            }
                             finish(self.isa, &epilogue, &c, sums, ld, (i * mr, height), (j * nr, columns));
                         }
                     }

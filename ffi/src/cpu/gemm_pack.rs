@@ -107,7 +107,7 @@ pub unsafe fn any<const W: usize, const S: usize, L: Lanes<S>>(
     to: usize,
 ) {
     let contiguous = source.ks == 1 || source.ps == 1;
-    if unit == Unit::Single && contiguous && p0 + W <= source.lines && to <= source.depth {
+    if unit.depth() == 1 && contiguous && p0 + W <= source.lines && to <= source.depth {
         let units = if source.ks == 1 { (to - from) / S * S } else { to - from };
         // SAFETY: W lines have these units; a unit is one element.
         unsafe {
@@ -204,8 +204,10 @@ unsafe fn along<const S: usize, L: Lanes<S>>(unit: Unit, source: &Source, p: usi
     // SAFETY: line p has `left` more elements at depth k.
     let row = unsafe {
         match (source.dtype == DTYPE_F32, unit) {
-            (true, Unit::Single) => L::load(source.ptr.cast::<u32>().offset(start), left.min(S)),
-            (false, Unit::Single) => L::load_half(source.ptr.cast::<u16>().offset(start), left.min(S)).shift_left(),
+            (true, Unit::Single | Unit::Quad { .. }) => L::load(source.ptr.cast::<u32>().offset(start), left.min(S)),
+            (false, Unit::Single | Unit::Quad { .. }) => {
+                L::load_half(source.ptr.cast::<u16>().offset(start), left.min(S)).shift_left()
+            }
             (false, Unit::Pair) if left >= 2 * S => {
                 // Two neighbours in memory are the pair (little-endian).
                 L::load(source.ptr.cast::<u16>().offset(start).cast(), S)
@@ -234,7 +236,7 @@ unsafe fn across<const S: usize, L: Lanes<S>>(unit: Unit, source: &Source, p: us
     // SAFETY: lines p..p + n exist at depth k, and at k + 1 if `k + 1 < depth`.
     let row = unsafe {
         match unit {
-            Unit::Single => line::<S, L>(source, start, n),
+            Unit::Single | Unit::Quad { .. } => line::<S, L>(source, start, n),
             Unit::Pair => {
                 let low = half::<S, L>(source, start, n);
                 if k + 1 < source.depth {
@@ -310,7 +312,7 @@ unsafe fn halves<const S: usize, L: Lanes<S>>(source: &Source, start: isize, n: 
 fn mapped<const S: usize, L: Lanes<S>>(unit: Unit, relu2: bool, row: L) -> L {
     match (relu2, unit) {
         (false, _) => row,
-        (true, Unit::Single) => row.relu2(),
+        (true, Unit::Single | Unit::Quad { .. }) => row.relu2(),
         (true, Unit::Pair) => {
             let (low, high) = (row.shift_left().relu2().round(), row.relu2_of_high().round());
             low.or(high.shift_left())

@@ -74,6 +74,17 @@ pub fn isa() -> Isa {
     })
 }
 
+/// Whether the vectors of an instruction set have `vpdpbusd` on this CPU: four products of bytes and their sum in one step.
+pub fn has_int8_dot(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => is_x86_feature_detected!("avxvnni"),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => is_x86_feature_detected!("avx512vnni"),
+        _ => false,
+    }
+}
+
 /// Names of the features that matter here and are present.
 pub fn features() -> Vec<&'static str> {
     Isa::ALL.into_iter().filter(|&isa| isa <= detected()).map(Isa::name).collect()

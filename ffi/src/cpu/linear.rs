@@ -2,15 +2,24 @@
 //!
 //! All three are one product (`gemm.rs`) of views: y = x (w)^T, dx = dy w, dw = (dy)^T x.
 
-use crate::abi::{DTYPE_BF16, DTYPE_F32, EPILOGUE_NONE, EPILOGUE_RELU2, LAYOUT_PACKED, LAYOUT_ROWS};
+use crate::abi::{DTYPE_BF16, DTYPE_F32, DTYPE_I8, EPILOGUE_NONE, EPILOGUE_RELU2, LAYOUT_PACKED, LAYOUT_ROWS};
 use crate::abi::{PACK_BACKWARD, PACK_FORWARD, STATUS_UNSUPPORTED};
 use crate::context::Context;
 use crate::cpu::gemm::{Product, Right, View, pack_right, packed_units, product};
 use crate::cpu::gemm_epilogue::{Epilogue, Output};
+use crate::cpu::gemm_int8::{MOST_DEPTH, Quantised, pack_quantised, product_int8, quantised_units};
 use crate::cpu::isa::isa;
 use crate::guard::{Error, Result, entry};
 use crate::memory::{Memory, count};
 use std::ffi::c_void;
+
+/// Units of a weight (n, k) in int8, which has one layout.
+pub(super) fn int8_units(doing: &str, n: usize, k: usize) -> Result<usize> {
+    if k > MOST_DEPTH {
+        return Err(Error::invalid(format!("Cannot {doing}: K is {k}, expected at most {MOST_DEPTH} for i8")));
+    }
+    Ok(quantised_units(isa(), n, k))
+}
 
 /// Both operands of a product: the same dtype, f32 or bf16.
 fn operands(doing: &str, a: i32, b: i32, scales: [*mut c_void; 2]) -> Result<()> {
@@ -46,10 +55,11 @@ fn size(dim: i32) -> Result<usize> {
     count(&[dim])
 }
 
-/// A weight as rows or packed.
+/// A weight as rows, packed, or packed and quantised.
 enum Weight {
     Rows(Memory<u8>),
     Packed(Memory<u32>),
+    Int8(Memory<u32>),
 }
 
 impl Weight {
@@ -64,6 +74,12 @@ impl Weight {
         dtype: i32,
     ) -> Result<Self> {
         match layout {
+            LAYOUT_PACKED if dtype == DTYPE_I8 => {
+                Ok(Weight::Int8(cx.memory(w, int8_units(doing, width, depth)?, "w")?))
+            }
+            _ if dtype == DTYPE_I8 => {
+                Err(Error::invalid(format!("Cannot {doing}: layout {layout} of i8, expected PACKED (1)")))
+            }
             LAYOUT_ROWS => Ok(Weight::Rows(cx.tensor(w, depth.saturating_mul(width), dtype, "w")?)),
             LAYOUT_PACKED => Ok(Weight::Packed(cx.memory(w, packed_units(isa(), depth, width, dtype), "w")?)),
             _ => Err(Error::invalid(format!("Cannot {doing}: layout {layout}, expected ROWS (0) or PACKED (1)"))),
@@ -74,7 +90,7 @@ impl Weight {
     fn right(&self, dtype: i32, view: impl Fn(*const u8) -> View) -> Right {
         match self {
             Weight::Rows(w) => Right::View { view: view(w.as_ptr()), relu2: false },
-            Weight::Packed(w) => Right::Packed { ptr: w.as_ptr(), dtype },
+            Weight::Packed(w) | Weight::Int8(w) => Right::Packed { ptr: w.as_ptr(), dtype },
         }
     }
 }
@@ -101,7 +117,7 @@ pub unsafe extern "C" fn nc_linear_fwd(
     unsafe {
         entry(ctx, |cx| {
             let doing = "apply linear";
-            operands(doing, dtype_x, dtype_w, [scale_x, scale_w])?;
+            operands(doing, dtype_x, if dtype_w == DTYPE_I8 { dtype_x } else { dtype_w }, [scale_x, scale_w])?;
             storage(doing, dtype_y)?;
             let relu2 = is_relu2(doing, epilogue)?;
             if relu2 && !residual.is_null() {
@@ -126,8 +142,12 @@ pub unsafe extern "C" fn nc_linear_fwd(
                     None => Epilogue::Plain { accumulate: false },
                 };
                 let a = View::rows(x.as_ptr(), k, dtype_x);
-                let b = w.right(dtype_w, |w| View::rows(w, k, dtype_w).transposed());
                 let c = Output { ptr: y.as_ptr(), ld: n, dtype: dtype_y };
+                if let Weight::Int8(w) = &w {
+                    let w = Quantised { ptr: w.as_ptr(), width: n };
+                    return product_int8(isa(), (m, n, k), a, w, c, epilogue);
+                }
+                let b = w.right(dtype_w, |w| View::rows(w, k, dtype_w).transposed());
                 product(isa(), &Product { m, n, k, a, b, c, epilogue, symmetric: false });
             })
         })
@@ -218,6 +238,16 @@ pub unsafe extern "C" fn nc_linear_bwd_w(
     }
 }
 
+/// Units of the packed form of a weight (n, k) in a direction.
+fn units(n: i32, k: i32, direction: i32, dtype: i32) -> Result<usize> {
+    let (depth, width) = directed(n, k, direction)?;
+    if dtype == DTYPE_I8 && direction == PACK_FORWARD {
+        return int8_units("pack", width, depth);
+    }
+    storage("pack", dtype)?;
+    Ok(packed_units(isa(), depth, width, dtype))
+}
+
 /// (depth, width) of the right operand that a weight (N,K) is in a direction.
 fn directed(n: i32, k: i32, direction: i32) -> Result<(usize, usize)> {
     match direction {
@@ -238,9 +268,7 @@ pub unsafe extern "C" fn nc_pack_bytes(
 ) -> i32 {
     unsafe {
         entry(ctx, |_| {
-            storage("pack", dtype)?;
-            let (depth, width) = directed(N, K, direction)?;
-            let size = 4 * packed_units(isa(), depth, width, dtype) as i64;
+            let size = 4 * units(N, K, direction, dtype)? as i64;
             bytes.cast::<i64>().write_unaligned(size);
             Ok(())
         })
@@ -260,14 +288,16 @@ pub unsafe extern "C" fn nc_pack(
 ) -> i32 {
     unsafe {
         entry(ctx, |cx| {
-            storage("pack", dtype_packed)?;
+            let packed = cx.memory::<u32>(packed, units(N, K, direction, dtype_packed)?, "packed")?;
             storage("pack", dtype_w)?;
             let (depth, width) = directed(N, K, direction)?;
             let columns = size(K)?;
-            let packed = cx.memory::<u32>(packed, packed_units(isa(), depth, width, dtype_packed), "packed")?;
             let w = cx.tensor(w, count(&[N, K])?, dtype_w, "w")?;
             cx.enqueue("nc_pack", move || {
                 let rows = View::rows(w.as_ptr(), columns, dtype_w);
+                if dtype_packed == DTYPE_I8 {
+                    return pack_quantised(isa(), packed.as_ptr(), rows, width, depth);
+                }
                 let view = if direction == PACK_FORWARD { rows.transposed() } else { rows };
                 pack_right(isa(), packed.as_ptr(), view, depth, width, dtype_packed);
             })

@@ -4,11 +4,14 @@
 //! In bf16 h is rounded to bf16 once, everything up to dh is f32, and dh is bf16 for the products that follow.
 //! Every row is computed from its own logits in a fixed order, so it does not depend on its neighbours, the chunks or the threads.
 
-use crate::abi::{DTYPE_BF16, DTYPE_F32, STATUS_DATA};
+use crate::abi::{DTYPE_BF16, DTYPE_F32, DTYPE_I8, STATUS_DATA};
 use crate::context::Context;
 use crate::cpu::convert::{bf16_from_f32, f32_from_bf16};
 use crate::cpu::gemm::{View, gemm};
-use crate::cpu::isa::by_isa;
+use crate::cpu::gemm_epilogue::{Epilogue, Output};
+use crate::cpu::gemm_int8::{Quantised, product_int8};
+use crate::cpu::isa::{by_isa, isa};
+use crate::cpu::linear::int8_units;
 use crate::cpu::math::{exp, tanh};
 use crate::guard::{Error, Result};
 use crate::memory::{Memory, count, element_bytes};
@@ -167,6 +170,8 @@ pub(super) struct Head {
     pub(super) chunk: usize,
     pub(super) cap: f32,
     pub(super) dtype: i32,
+    /// w is what nc_pack made of it in i8.
+    pub(super) quantised: bool,
 }
 
 impl Head {
@@ -180,9 +185,10 @@ impl Head {
         dtype_x: i32,
         dtype_w: i32,
     ) -> Result<Self> {
-        if dtype_x != dtype_w || (dtype_x != DTYPE_F32 && dtype_x != DTYPE_BF16) {
+        let quantised = dtype_w == DTYPE_I8;
+        if (dtype_x != dtype_w && !quantised) || (dtype_x != DTYPE_F32 && dtype_x != DTYPE_BF16) {
             return Err(Error::invalid(format!(
-                "Cannot apply lm_head: x has dtype {dtype_x} and w {dtype_w}, expected both f32 or both bf16"
+                "Cannot apply lm_head: x has dtype {dtype_x} and w {dtype_w}, expected both f32 or both bf16, or w i8"
             )));
         }
         if V < 1 || Vp < V || chunk < 1 {
@@ -194,9 +200,11 @@ impl Head {
             return Err(Error::invalid(format!("Cannot apply lm_head: softcap is {cap}, expected a positive number")));
         }
         let bytes = count(&[chunk, Vp])?.saturating_mul(4 + element_bytes(dtype_x)?).saturating_add(SCRATCH_SPARE);
+        let of_w = count(&[Vp, C])?;
+        let of_w = if quantised { 4 * int8_units("apply lm_head", Vp as usize, count(&[C])?)? } else { of_w };
         Ok(Head {
             x: cx.tensor(x, count(&[rows, C])?, dtype_x, "x")?,
-            w: cx.tensor(w, count(&[Vp, C])?, dtype_w, "w")?,
+            w: cx.tensor(w, of_w, dtype_w, "w")?,
             scratch: cx.memory(scratch, bytes, "scratch")?,
             rows: count(&[rows])?,
             C: count(&[C])?,
@@ -205,6 +213,7 @@ impl Head {
             chunk: chunk as usize,
             cap,
             dtype: dtype_x,
+            quantised,
         })
     }
 
@@ -246,7 +255,15 @@ impl Head {
 
     /// h of `rows`, into the scratch.
     pub(super) fn multiply(&self, rows: &Range<usize>) {
-        let (x, w) = (self.x_rows(rows.start), self.w_rows().transposed());
+        let x = self.x_rows(rows.start);
+        if self.quantised {
+            let w = Quantised { ptr: self.w.as_ptr().cast(), width: self.Vp };
+            let c = Output { ptr: self.area(), ld: self.Vp, dtype: self.dtype };
+            let epilogue = Epilogue::Plain { accumulate: false };
+            // SAFETY: as below.
+            return unsafe { product_int8(isa(), (rows.len(), self.V, self.C), x, w, c, epilogue) };
+        }
+        let w = self.w_rows().transposed();
         // SAFETY: rows <= chunk rows of scratch; operands are inside their checked memory.
         unsafe { gemm(self.area(), self.dtype, self.Vp, x, w, rows.len(), self.V, self.C, false) }
     }

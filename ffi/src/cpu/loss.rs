@@ -49,6 +49,9 @@ pub unsafe extern "C" fn nc_lm_head_loss(
                     "Cannot compute the gradient of the loss: weights is null, expected f32 (rows)",
                 ));
             }
+            if head.quantised && (dx.is_some() || dw.is_some()) {
+                return Err(Error::invalid("Cannot compute the gradient of the loss: w is i8, expected f32 or bf16"));
+            }
             let accumulate = accumulate != 0;
             cx.enqueue("nc_lm_head_loss", move || loss(&head, losses, dx, dw, targets, weights, accumulate))
         })

@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
 pub mod gemm_epilogue;
+pub mod gemm_int8;
 pub mod gemm_kernel;
 #[cfg(target_arch = "x86_64")]
 mod gemm_lanes;
