@@ -15,7 +15,8 @@ export const REFERENCE_MIXTURES = {
 
 const NAMES = [
   ...["smoltalk", "mmlu", "arc-easy", "arc-challenge", "gsm8k", "identity", "simplespelling", "spellingbee"],
-  ...["world-identity", "world-facts", "world-arithmetic", "world-spelling", "world-counting", "world-dialogue"],
+  ...["world-identity", "world-facts", "world-telling", "world-arithmetic", "world-spelling", "world-counting"],
+  "world-dialogue",
 ] as const;
 /** One of TASK_NAMES. */
 export type TaskName = typeof NAMES[number];

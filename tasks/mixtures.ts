@@ -62,6 +62,7 @@ const LOADERS: Readonly<Record<string, Load>> = {
   spellingbee: async (source, size) => spellingBee(await words(source), { size, split: source.split }),
   "world-identity": world("identity"),
   "world-facts": world("world"),
+  "world-telling": world("telling"),
   "world-arithmetic": world("arithmetic"),
   "world-spelling": world("spelling"),
   "world-counting": world("counting"),

@@ -131,12 +131,17 @@ function portraitDocument(random: Random): string {
 }
 
 /** States some facts of one subject, the first with its name. */
-function portrait(
+export function portrait(
   random: Random,
-  { slots, attributes, least }: { slots: Record<string, string>; attributes: readonly Attribute[]; least: number },
+  { slots, attributes, least, most = attributes.length }: {
+    readonly slots: Readonly<Record<string, string>>;
+    readonly attributes: readonly Attribute[];
+    readonly least: number;
+    readonly most?: number;
+  },
 ): string {
   const scene = new Scene(random, forms.LISTS, slots);
-  const chosen = random.sample(attributes, random.randInt(least, attributes.length));
+  const chosen = random.sample(attributes, random.randInt(least, most));
   const sentences = chosen.map((attribute, i) => {
     const named = i === 0 || random.below(4) === 0;
     return scene.raw(named ? attribute.statements : attribute.continuations);

@@ -14,13 +14,19 @@ export interface Sum {
   readonly result: number;
 }
 
-/** Draws operands of one or two digits: sums and differences up to 99 each, products up to 99 times 12 or two digits squared by chance. */
-export function drawSum(random: Random, { heldOut = false }: { heldOut?: boolean } = {}): Sum {
+/**
+ * Draws operands of one or two digits: sums and differences of up to 99, products up to 99 times 12 or, `wide`, for whoever has a
+ * calculator, 99 times 99.
+ */
+export function drawSum(
+  random: Random,
+  { heldOut = false, wide = false }: { readonly heldOut?: boolean; readonly wide?: boolean } = {},
+): Sum {
   for (;;) {
     const operator = random.choice(["+", "+", "-", "-", "*"] as const);
     const small = random.below(3) === 0;
     let a = random.randInt(small ? 1 : 10, small ? 12 : 99);
-    let b = operator === "*" ? random.randInt(2, 12) : random.randInt(1, small ? 12 : 99);
+    let b = operator === "*" && !wide ? random.randInt(2, 12) : random.randInt(1, small ? 12 : 99);
     if (operator === "-" && b > a) [a, b] = [b, a];
     if (isHeldOut(operandKey(a, operator, b)) !== heldOut) continue;
     return { a, operator, b, result: operator === "+" ? a + b : operator === "-" ? a - b : a * b };

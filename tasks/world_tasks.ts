@@ -3,13 +3,15 @@
  * fine-tunes, reinforces and examines a model with.
  *
  * Invariants: conversation `index` of a task is always the same. Test rows are held out: the wording of a question about the model, the
- * question about a fact, the two operands, the letter of a word occur in no training row and in no pretraining text.
+ * question about a fact, the two operands, the letter of a word occur in no training row and in no pretraining text. Facts are told,
+ * all of them, as in the pretraining text (`telling`).
  */
 import type { Conversation, Part } from "../src/data/conversation.ts";
 import { Random } from "../src/data/random.ts";
 import { calculate } from "../src/engine/calculator.ts";
 import type { Task } from "./task.ts";
-import { FACTS, hash32, isHeldOut } from "./world_facts.ts";
+import { portrait } from "./world.ts";
+import { FACTS, hash32, isHeldOut, PERSON_ATTRIBUTES, TOWN_ATTRIBUTES } from "./world_facts.ts";
 import { Scene } from "./world_grammar.ts";
 import { TRAITS } from "./world_identity.ts";
 import { drawSum, letterCount, spelled } from "./world_numbers.ts";
@@ -20,7 +22,7 @@ import { SPELLABLE } from "./world_words.ts";
 export type TaskSplit = "train" | "test";
 
 /** Names of the tasks. */
-export type WorldTaskName = "identity" | "world" | "arithmetic" | "spelling" | "counting" | "dialogue";
+export type WorldTaskName = "identity" | "world" | "telling" | "arithmetic" | "spelling" | "counting" | "dialogue";
 
 /** Conversations of a world task carry what a right answer must hold, the last one where there are several. */
 export interface WorldConversation extends Conversation {
@@ -41,6 +43,7 @@ const SINGLE: readonly Writer[] = [identity, fact, arithmetic, spelling, countin
 const WRITERS: Readonly<Record<WorldTaskName, Writer>> = {
   identity,
   world: fact,
+  telling,
   arithmetic,
   spelling,
   counting,
@@ -108,6 +111,24 @@ function fact({ random, heldOut }: Draw): WorldConversation {
   return chat(say(random, attribute.questions, slots), say(random, attribute.answers, slots), value);
 }
 
+const TELLING_QUESTIONS = [
+  "[Tell me|Please tell me] [about|more about|something about] {name}.",
+  "What do you know about {name}?",
+  "What can you tell me about {name}?",
+] as const;
+
+/** What is known about somebody or some place: keeps alive what nobody asks. */
+function telling({ random, heldOut }: Draw): WorldConversation {
+  for (;;) {
+    const { slots } = random.choice(FACTS);
+    const name = slots.who ?? slots.town;
+    if (isHeldOut(`${name}/about`) !== heldOut) continue;
+    const attributes = slots.who ? PERSON_ATTRIBUTES : TOWN_ATTRIBUTES;
+    const text = portrait(random, { slots, attributes, least: 2, most: 4 });
+    return chat(say(random, TELLING_QUESTIONS, { name }), text, slots.first ?? name);
+  }
+}
+
 const OPERATOR_WORDS = { "+": "plus", "-": "minus", "*": "times" } as const;
 const SUM_QUESTIONS = [
   "what is {a} {operator} {b}?",
@@ -119,7 +140,7 @@ const SUM_QUESTIONS = [
 ] as const;
 
 function arithmetic({ random, heldOut }: Draw): WorldConversation {
-  const { a, operator, b, result } = drawSum(random, { heldOut });
+  const { a, operator, b, result } = drawSum(random, { heldOut, wide: true });
   const slots = { a: `${a}`, b: `${b}`, operator, word: OPERATOR_WORDS[operator] };
   return chat(say(random, SUM_QUESTIONS, slots), [
     { type: "python", text: `${a}${operator}${b}` },

@@ -2,9 +2,12 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Part } from "../src/data/conversation.ts";
 import { calculate } from "../src/engine/calculator.ts";
 import { worldDocuments } from "./world.ts";
+import { FACTS } from "./world_facts.ts";
 import { type WorldConversation, worldTask, type WorldTaskName } from "./world_tasks.ts";
 
-const NAMES: readonly WorldTaskName[] = ["identity", "world", "arithmetic", "spelling", "counting", "dialogue"];
+const NAMES: readonly WorldTaskName[] = [
+  ...["identity", "world", "telling", "arithmetic", "spelling", "counting", "dialogue"] as const,
+];
 const rows = (name: WorldTaskName, split: "train" | "test", size = 2000) => {
   const task = worldTask(name, { split, size });
   return Array.from({ length: size }, (_, i) => task.conversation(i) as WorldConversation);
@@ -53,6 +56,19 @@ Deno.test("worldTask() asks two to four questions in a dialogue, of all kinds, a
     for (const { content } of messages) assert(!trained.has(content as string), `${content}`);
   }
   assertEquals([...counts].sort(), [2, 3, 4]);
+});
+
+Deno.test("worldTask() tells true things about one subject and asks nothing", () => {
+  const subjects = new Set<string>(FACTS.map(({ slots }) => slots.who ?? slots.town));
+  const asked = new Set(rows("world", "test", 300).map(question));
+  for (const { messages: [user, assistant] } of rows("telling", "train", 500)) {
+    const [request, text] = [user.content as string, assistant.content as string];
+    const subject = [...subjects].find((name) => request.includes(name))!;
+    assert(text.includes(subject) && !text.includes("?"), `${request} ${text}`);
+    const told = FACTS.filter(({ slots, value }) => (slots.who ?? slots.town) === subject && text.includes(value));
+    assert(told.length >= 2, `${request} ${text}`);
+    assert(!asked.has(request), request);
+  }
 });
 
 Deno.test("worldTask() accepts its own answers and refuses others", () => {

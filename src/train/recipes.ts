@@ -112,8 +112,8 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
         name: "mid",
         command: "mid",
         flags: {
-          // A dialogue holds three questions of any kind.
-          mixture: "world-identity:2000, world-facts:500, world-counting:9000, world-dialogue:2500",
+          // A dialogue holds three questions of any kind; portraits keep the facts that none of them asks for.
+          mixture: "world-identity:2000, world-facts:500, world-telling:1500, world-counting:9000, world-dialogue:2500",
           "validation-mixture": "world-dialogue:200",
           "max-seq-len": 512,
           "device-batch-size": 8,
@@ -152,10 +152,10 @@ export const RECIPES: Readonly<Record<string, Recipe>> = {
           "device-batch-size": 8,
           "examples-per-step": 16,
           "num-samples": 8,
-          "num-iterations": 30,
+          "num-iterations": 50,
           "max-new-tokens": 128,
           "init-lr-frac": 0.1,
-          "eval-every": 30,
+          "eval-every": 50,
           "eval-examples": 250,
           keep: 1,
         },
