@@ -276,6 +276,7 @@ function randomSteps(): Step[] {
 /** The sandbox's tests with processes that start with every permission, as those of `deno compile` do. */
 function compiledSandboxTest(): Step {
   const file = join(ROOT, "dist", "compiled");
+  Deno.mkdirSync(join(ROOT, "dist"), { recursive: true }); // of a fresh clone
   const [child, folder] = [assetPath("sandboxProgram"), assetPath("sandbox")];
   const flags = "run -A --no-prompt --no-remote --no-npm --no-config --no-lock";
   const script = `#!/bin/sh\nexec '${DENO}' ${flags} '${child}' "$1" '${folder}' "$2"\n`;
