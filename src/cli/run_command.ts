@@ -21,7 +21,6 @@ import { RunLog } from "./run_log.ts";
 import { EXIT } from "./signals.ts";
 import { commandLine, findStageCommand, stageExecutor } from "./stage.ts";
 import { explicitFlags } from "./train_command.ts";
-import { loadAllCode } from "../native/installation.ts";
 import { openLibrary } from "../native/load.ts";
 import { thisProgram } from "./version_facts.ts";
 
@@ -47,8 +46,7 @@ export async function run(
     }
     return EXIT.DONE;
   }
-  await loadAllCode();
-  openLibrary("cpu"); // before the first stage, for the same reason
+  openLibrary("cpu"); // before the first stage: the cache of the single file may be emptied in the hours behind it
   const { root } = places.folders;
   const log = new RunLog(terminal, { folder: root, head: { command: `nanochat run ${name}`, settings } });
   const execute = stageExecutor(COMMANDS, { result, common });

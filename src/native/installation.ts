@@ -4,7 +4,7 @@
  *
  * `bin/build.ts` packs the rows of the table, so that the two cannot differ.
  */
-import { join, toFileUrl } from "@std/path";
+import { join } from "@std/path";
 
 /** Whether this is the bundled program: then the code is JavaScript. */
 const isBundled = !import.meta.url.endsWith(".ts");
@@ -49,18 +49,6 @@ export function packedCommit(): string | null {
     return Deno.readTextFileSync(join(here, COMMIT_FILE));
   } catch {
     return null;
-  }
-}
-
-/**
- * Loads all code of the single file, which lies in pieces that are read when they are needed: for a command that takes hours, in which
- * the cache may be emptied.
- */
-export async function loadAllCode(): Promise<void> {
-  if (CHECKOUT !== undefined) return;
-  for (const { name } of [...Deno.readDirSync(here)]) {
-    const isPiece = /-\w{8}\.js$/.test(name); // and no entry
-    if (isPiece) await import(toFileUrl(join(here, name)).href);
   }
 }
 
