@@ -51,7 +51,7 @@ impl Kernel for Weights<'_> {
     }
 }
 
-/// Ids that top-p sorts first.
+/// Ids that top-p sorts first, four times those that top-k collects at least before it drops some.
 const FIRST_HEAD: usize = 256;
 
 /// Scratch of a thread, kept between calls.
@@ -124,8 +124,20 @@ fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) ->
         y.partial_cmp(&x).expect("NaN was refused").then(a.cmp(b))
     };
     ids.clear();
-    ids.extend(0..V as u32);
-    if k < V {
+    // A logit that is not above the least of k earlier ones is none of the k largest: few are, and few are compared further.
+    let room = if k < V { 2 * k.max(FIRST_HEAD / 4) } else { usize::MAX };
+    let mut least = None;
+    for (i, &logit) in logits.iter().enumerate() {
+        if least.is_none_or(|least| logit > least) {
+            ids.push(i as u32);
+            if ids.len() == room {
+                let (_, last, _) = ids.select_nth_unstable_by(k - 1, order);
+                least = Some(logits[*last as usize]);
+                ids.truncate(k);
+            }
+        }
+    }
+    if ids.len() > k {
         ids.select_nth_unstable_by(k - 1, order);
         ids.truncate(k);
     }
@@ -323,7 +335,7 @@ mod tests {
     #[test]
     fn sample_matches_the_sorted_loop() {
         let rig = Rig::new(2);
-        for V in [1usize, 5, 17, 1000] {
+        for V in [1usize, 5, 17, 1000, 1001] {
             let mut rows = vec![];
             for (temperature, top_k, top_p) in
                 [(1.0, 0, 1.0), (0.7, 5, 1.0), (1.5, 0, 0.9), (0.5, 10, 0.5), (0.0, 3, 0.3), (2.0, 2000, 0.99)]
@@ -332,7 +344,9 @@ mod tests {
                     rows.push(Row { draw, sample: draw % 3, temperature, top_k, top_p, ..ROW });
                 }
             }
-            let logits: Vec<f32> = elements::<f32>(V * rows.len(), 1).iter().map(|x| x * 6.0).collect();
+            let ties = V == 1001; // many equal logits
+            let logit = |x: &f32| if ties { (x * 6.0).round() } else { x * 6.0 };
+            let logits: Vec<f32> = elements::<f32>(V * rows.len(), 1).iter().map(logit).collect();
             let (ids, logprobs) = sample(&rig, &logits, &rows);
             for (r, row) in rows.iter().enumerate() {
                 let logits = &logits[r * V..(r + 1) * V];
