@@ -187,7 +187,7 @@ if (import.meta.main) {
     }
   } catch (error) {
     console.error((error as Error).message);
-    Deno.exit(1);
+    Deno.exitCode = 1; // the staging folder goes all the same
   } finally {
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }

@@ -184,6 +184,13 @@ launcherTest(
         `mount -t tmpfs -o ro none /mnt; HOME=/mnt TMPDIR='${temporary}' '${SCRIPT}' --version`,
       );
       if (readOnly) assertMatch(readOnly.stdout, VERSION, readOnly.output);
+      const filled = `NANOCHAT_CACHE=/mnt '${SCRIPT}' --version`;
+      const inAdvance = await asRoot(`mount -t tmpfs none /mnt; ${filled}; mount -o remount,ro /mnt; ${filled}`);
+      if (inAdvance) {
+        const [first, second] = inAdvance.stdout.trimEnd().split("\n");
+        assertMatch(`${first}\n`, VERSION, inAdvance.output);
+        assertEquals([inAdvance.code, second, inAdvance.stderr], [0, first, ""]);
+      }
     }),
 );
 

@@ -83,9 +83,9 @@ fn absolute(path: &Path) -> PathBuf {
 fn hold_or_unpack(root: &Path, pack: &Pack, check_above: bool) -> io::Result<(PathBuf, File)> {
     let folder = root.join(&pack.hash);
     DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-    check_owner(root)?;
+    check_owner(root, false)?;
     if let (true, Some(above)) = (check_above, root.parent()) {
-        check_owner(above)?;
+        check_owner(above, true)?;
     }
     for _ in 0..ATTEMPTS {
         if let Some(lock) = hold(&folder, pack)? {
@@ -105,13 +105,14 @@ fn hold_or_unpack(root: &Path, pack: &Pack, check_above: bool) -> io::Result<(Pa
     Err(io::Error::other("it is emptied as soon as it is filled"))
 }
 
-/// Refuses a folder that somebody else could change: what lies there is executed.
-fn check_owner(folder: &Path) -> io::Result<()> {
+/// Refuses a folder that somebody else could change: what lies there is executed. `shared`: it may be one as /tmp is, where all may make
+/// entries and nobody may move those of others.
+fn check_owner(folder: &Path, shared: bool) -> io::Result<()> {
     let found = fs::metadata(folder)?;
     // SAFETY: has no precondition and cannot fail.
     let me = unsafe { libc::geteuid() };
     let is_sticky = found.mode() & 0o1000 != 0;
-    if (found.uid() == me || found.uid() == 0) && (found.mode() & 0o002 == 0 || is_sticky) {
+    if (found.uid() == me || found.uid() == 0) && (found.mode() & 0o002 == 0 || (shared && is_sticky)) {
         return Ok(());
     }
     let problem = format!("\"{}\" belongs to another user or may be written by all", folder.display());
@@ -374,9 +375,15 @@ pub mod tests {
         let folder = Folder::new();
         let open = folder.0.join("open");
         fs::create_dir(&open).unwrap();
-        for (mode, allowed) in [(0o755, true), (0o775, true), (0o777, false), (0o1777, true)] {
+        for (mode, shared, allowed) in [
+            (0o755, false, true),
+            (0o775, false, true),
+            (0o777, true, false),
+            (0o1777, true, true),
+            (0o1777, false, false), // anybody could put a version there before us
+        ] {
             fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(check_owner(&open).is_ok(), allowed, "{mode:o}");
+            assert_eq!(check_owner(&open, shared).is_ok(), allowed, "{mode:o}");
         }
     }
 
