@@ -2,9 +2,10 @@
  * Writes src/cli/third_party.json, what `nanochat licenses` shows: every part by others in the program, with its licence text. With
  * `--check` only compares and fails on a difference.
  *
- * The npm packages are those that the program imports, and what they depend on; the crates are those that the library and the
- * launcher of the single file link on Linux x86-64. Names, versions and texts come from the packages themselves. Where one carries no text, the standard text of its licence
- * stands in (dev/licenses). Where the licence is a choice with MIT in it, the parts are used under MIT, and that text alone is kept.
+ * The npm packages are those that the program imports, and what they depend on; the crates are those that the library and the launcher
+ * of the single file link on Linux x86-64. Names, versions and texts come from the packages themselves. Where one carries no text, the
+ * standard text of its licence stands in (dev/licenses). Where the licence is a choice with MIT in it, the parts are used under MIT, and
+ * that text alone is kept.
  */
 import { dirname, join, relative } from "@std/path";
 import { runChild } from "./process.ts";

@@ -4,8 +4,9 @@
  *
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
- * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_binary_test.ts` the single
- * file, `*_slow_test.ts`, `*_data_test.ts` and `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch); `src/tensor/ops*_test.ts` is the conformance suite of the backends.
+ * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_binary_test.ts` the single file,
+ * `*_slow_test.ts`, `*_data_test.ts` and `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch);
+ * `src/tensor/ops*_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
 import { installPeers, type PeerSet } from "./peers.ts";

@@ -105,14 +105,20 @@ Trains a language model from raw text and talks to it.
 ${rows}
 
   nanochat COMMAND --help shows a command's flags; nanochat without arguments names the next sensible command.
+  nanochat --version tells the version; with --json also commit, interface and file formats.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused for safety, 75 stopped by a signal with a checkpoint
 written, 130 stopped at once.`;
 }
 
+/** Escapes what would end a cell of a Markdown table. */
+function cell(text: string): string {
+  return text.replaceAll("|", "\\|");
+}
+
 /** The commands as a Markdown table. */
 export function commandTable(commands: readonly Command[]): string {
-  const rows = commands.map(({ name, summary }) => `| \`nanochat ${name}\` | ${summary} |`);
+  const rows = commands.map(({ name, summary }) => `| \`nanochat ${name}\` | ${cell(summary)} |`);
   return ["| command | does |", "| --- | --- |", ...rows].join("\n");
 }
 
@@ -121,8 +127,7 @@ export function flagTable(row: Command): string {
   const rows = Object.entries(row.flags).map(([name, flag]) => {
     const also = (flag.aliases ?? []).map((alias) => `, \`--${alias}\``).join("");
     const unit = flag.unit ? ` (${flag.unit})` : "";
-    const help = flag.help.replaceAll("|", "\\|");
-    return `| \`--${name}\`${also} | ${formatDefault(flag).replaceAll("|", "\\|")} | ${help}${unit} |`;
+    return `| \`--${name}\`${also} | ${cell(formatDefault(flag))} | ${cell(flag.help)}${unit} |`;
   });
   return ["| flag | default | meaning |", "| --- | --- | --- |", ...rows].join("\n");
 }

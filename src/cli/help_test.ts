@@ -41,4 +41,7 @@ Deno.test("tables for the README have one row a command and one a flag", () => {
   assertEquals(commandTable(COMMANDS).split("\n").length, COMMANDS.length + 2);
   const train = COMMANDS.find(({ name }) => name === "train")!;
   assertEquals(flagTable(train).split("\n").length, Object.keys(train.flags).length + 2);
+  for (const [table, cells] of [[commandTable(COMMANDS), 2], [flagTable(train), 3]] as const) {
+    for (const line of table.split("\n")) assertEquals(line.split(/(?<!\\)\|/).length, cells + 2, line);
+  }
 });

@@ -16,7 +16,7 @@ const TITLES: Readonly<Record<string, string>> = {
   runtime: "What the program runs on",
   npm: "Packages of npm",
   python: "In Pyodide, which runs the programs of models",
-  crate: "Crates in the native library",
+  crate: "Crates in the native library and in the launcher of the single file",
 };
 
 /**

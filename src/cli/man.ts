@@ -50,6 +50,7 @@ nanochat \\- trains a language model from raw text and talks to it
 .SH DESCRIPTION
 One program from raw text to a language model of your own: make shards, train a tokenizer, pretrain a GPT, teach it
 conversations, measure it, talk to it. Without arguments it looks at what exists and names the next sensible command.
+With \\-\\-version it tells its version; \\-\\-version \\-\\-json adds commit, interface and file formats.
 .SH COMMANDS
 ${commands.map(commandSection).join("\n")}
 .SH COMMON FLAGS
@@ -63,6 +64,9 @@ folder of data, tokenizers, checkpoints and runs
 .TP
 .B NANOCHAT_<FLAG>
 sets a flag, in capitals with underscores; order: defaults, config files, environment, flags, later ones win
+.TP
+.B NANOCHAT_CACHE
+folder into which the single file unpacks itself
 .TP
 .B NC_PROFILE
 1: training ends with the time by operation

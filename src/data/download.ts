@@ -57,7 +57,8 @@ export async function downloadShards(options: DownloadOptions): Promise<string[]
   }
   const count = numFiles === -1 ? SHARDS : Math.min(numFiles, SHARDS);
   const paths = Array.from({ length: count }, (_, i) => join(out, shardName(i)));
-  const mirror = options.baseUrl ?? (env.get("HF_ENDPOINT") && `${env.get("HF_ENDPOINT")}/${REPOSITORY}`);
+  const endpoint = env.get("HF_ENDPOINT"); // an empty one counts as none
+  const mirror = options.baseUrl ?? (endpoint ? `${endpoint}/${REPOSITORY}` : undefined);
   const url = (path: string) => `${(mirror ?? `${HUB}/${REPOSITORY}`).replace(/\/+$/, "")}/${basename(path)}`;
   const token = env.get("HF_TOKEN");
   await refuseOwn(out, {

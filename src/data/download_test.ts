@@ -124,6 +124,7 @@ Deno.test("downloadShards() takes no shard of one's own for a downloaded one", a
   };
   await refuse({ baseUrl: server.url });
   await refuse({}); // the hub holds none of ours: known without asking it
+  await refuse({ env: { get: (name) => name === "HF_ENDPOINT" ? "" : undefined } }); // set to nothing is not set
   await refuse({ offline: true });
   await Deno.rename(own, other); // beyond those that are asked for it would be the validation shard
   await refuse({});

@@ -163,7 +163,7 @@ async function listTaskFiles(
   { folder, options }: { folder: string; options: FetchAssetsOptions },
 ): Promise<TaskFile[]> {
   const { env = Deno.env } = options;
-  const hub = (options.baseUrl ?? env.get("HF_ENDPOINT") ?? HUB).replace(/\/+$/, "");
+  const hub = (options.baseUrl ?? (env.get("HF_ENDPOINT") || HUB)).replace(/\/+$/, "");
   const token = env.get("HF_TOKEN");
   Deno.mkdirSync(folder, { recursive: true });
   const list = join(folder, "urls.json");
