@@ -132,11 +132,10 @@ export function removeStep(folder: string, step: number): number {
   return stepFiles(folder, step).reduce((sum, path) => sum + removeFile(path), 0);
 }
 
-/** Removes every checkpoint of a folder and its tokenizer, for `--overwrite`. */
+/** Removes every checkpoint of a folder, for `--overwrite`. The tokenizer stays: the new run may use it, else its first save replaces it. */
 export function clearCheckpoints(folder: string): void {
   for (const step of listSteps(folder)) removeStep(folder, step);
   removeUnfinished(folder);
-  removeFile(join(folder, TOKENIZER_FILE));
 }
 
 /** Removes temporary files and files of steps without meta: leftovers of a crash. Files of `current` stay: other ranks may be writing. */

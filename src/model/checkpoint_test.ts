@@ -390,14 +390,17 @@ Deno.test("describeSteps() lists few steps and counts many", () => {
   assertEquals(describeSteps([1, 2, 3, 4, 5, 6, 9]), "7 steps from 1 to 9");
 });
 
-Deno.test("clearCheckpoints() removes checkpoints and tokenizer, and nothing else", async () => {
+Deno.test("clearCheckpoints() removes checkpoints and nothing else; the next save replaces their tokenizer", async () => {
   using rig = new Rig();
   await rig.save(1);
   await rig.save(2);
   Deno.writeTextFileSync(join(rig.folder, "notes.txt"), "mine");
   Deno.writeTextFileSync(join(rig.folder, "model_000003.safetensors"), "orphan");
   clearCheckpoints(rig.folder);
-  assertEquals(rig.names(), ["notes.txt"]);
+  assertEquals(rig.names(), [TOKENIZER_FILE, "notes.txt"]);
+  Deno.writeTextFileSync(join(rig.tokenizerFolder, TOKENIZER_FILE), "another");
+  await rig.save(1);
+  assertEquals(Deno.readTextFileSync(join(rig.folder, TOKENIZER_FILE)), "another");
 });
 
 Deno.test("several ranks: every rank writes its optimizer, rank 0 the rest", async () => {

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import type { Task } from "../../tasks/task.ts";
-import { foldersOf, type Stage } from "../data/base_dir.ts";
-import { listSteps } from "../model/checkpoint.ts";
+import { foldersOf, type Stage, TOKENIZER_FILE } from "../data/base_dir.ts";
+import { findCheckpoint, listSteps } from "../model/checkpoint.ts";
+import { sha256Hex } from "../model/meta.ts";
 import { BASE_TRAIN_DEFAULTS } from "./base_flags.ts";
 import { baseTrain } from "./base_train.ts";
 import { chatRl } from "./chat_rl.ts";
@@ -79,6 +80,17 @@ for (const stage of ["mid", "sft", "rl"] as const) {
     assertEquals(kinds.slice(0, 3), ["eval 0", "step 0", "step 1"]);
   });
 }
+
+Deno.test("train --overwrite goes on with the tokenizer of the run that it replaces", async () => {
+  await using place = await StagePlace.make();
+  const folders = foldersOf(place.folder);
+  const folder = join(folders.checkpoints, "base", "d2");
+  const { log, stop } = place.context();
+  await baseTrain({ ...BASE, overwrite: true }, { folders, dataDir: folders.data, tokenizerDir: folder, log, stop });
+  const { meta } = findCheckpoint(folder)!;
+  const tokenizer = Deno.readFileSync(join(folders.tokenizer, TOKENIZER_FILE));
+  assertEquals([meta.step, meta.tokenizer?.sha256], [2, sha256Hex(tokenizer)]);
+});
 
 Deno.test("train --overwrite removes nothing where validation cannot be read", async () => {
   await using place = await StagePlace.make();
