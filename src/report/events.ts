@@ -101,7 +101,7 @@ export class EventLog implements Disposable {
     const events = new EventLog(path, { file, log });
     let keep = 0;
     const bytes = Deno.readFileSync(path);
-    for (const { event, end } of parseLines(bytes, (message) => log.warn(`${path}: ${message}`))) {
+    for (const { event, end } of parseLines(bytes, { path, complain: (message) => log.warn(`${path}: ${message}`) })) {
       const isPast = event.kind === "step" ? event.step < step : event.step <= step && event.kind !== "end";
       if (!isPast) break;
       keep = end;
@@ -172,7 +172,9 @@ export function readEvents(path: string, log: Log = SILENT): RunEvent[] {
   } catch (cause) {
     throw new Error(`Cannot read the events at "${path}": ${(cause as Error).message}`, { cause });
   }
-  return [...parseLines(bytes, (message) => log.warn(`${path}: ${message}`))].map(({ event }) => event);
+  return [...parseLines(bytes, { path, complain: (message) => log.warn(`${path}: ${message}`) })].map(({ event }) =>
+    event
+  );
 }
 
 /** Follows an events file: each call gives the lines that were completed since the last one. */
@@ -194,7 +196,7 @@ export class EventTail {
     const restarted = before.length !== this.#before.length || before.some((byte, i) => byte !== this.#before[i]);
     if (restarted) this.#at = 0;
     const bytes = readAt(file, this.#at, Math.max(0, file.statSync().size - this.#at));
-    const events = [...parseLines(bytes, () => {})].map(({ event }) => event);
+    const events = [...parseLines(bytes, { path: this.#path, complain: () => {} })].map(({ event }) => event);
     const end = bytes.lastIndexOf(NEWLINE) + 1;
     this.#at += end;
     if (end > 0) this.#before = bytes.slice(Math.max(0, end - COMPARED_BYTES), end);
@@ -217,7 +219,7 @@ const NEWLINE = 10;
 /** Gives the well-formed lines with the offset of their end; `complain` hears of malformed ones that are not the torn last one. */
 function* parseLines(
   bytes: Uint8Array,
-  complain: (message: string) => void,
+  { path, complain }: { readonly path: string; readonly complain: (message: string) => void },
 ): Generator<{ event: RunEvent; end: number }> {
   let line = 0;
   for (let begin = 0; begin < bytes.length;) {
@@ -227,7 +229,7 @@ function* parseLines(
     const value = parseLine(bytes.subarray(begin, newline));
     begin = newline + 1;
     if (isEvent(value)) yield { event: value, end: begin };
-    else if (line === 1 && isHead(value)) continue;
+    else if (line === 1 && isHead(value, path)) continue;
     else complain(`line ${line} is no event and is left out`);
   }
 }
@@ -248,10 +250,10 @@ function isEvent(value: unknown): value is RunEvent {
 }
 
 /** Tells whether a line is the head. @throws {SyntaxError} for that of another version. */
-function isHead(value: unknown): boolean {
+function isHead(value: unknown, path: string): boolean {
   if ((value as Partial<Format> | undefined)?.format !== FORMATS.events.format) return false;
   const problem = formatProblem(value, { expected: FORMATS.events });
-  if (problem) throw new SyntaxError(`Cannot read ${EVENTS_FILE}: ${problem}`);
+  if (problem) throw new SyntaxError(`Cannot read "${path}": ${problem}`);
   return true;
 }
 

@@ -219,6 +219,16 @@ export interface WatchedRun {
   readonly changedMs: number;
 }
 
+/** Reads the value of `--run`; "" where there is no event yet, or another version wrote the file: it hides no other run. */
+function runOf(path: string): string {
+  try {
+    return readEvents(path)[0]?.run ?? "";
+  } catch (error) {
+    if (error instanceof SyntaxError) return "";
+    throw error;
+  }
+}
+
 /** Lists the runs that have an events file, the most recent first. */
 export function listWatched(base: string): WatchedRun[] {
   const found: WatchedRun[] = [];
@@ -229,7 +239,7 @@ export function listWatched(base: string): WatchedRun[] {
         const changed = changedMs(path);
         if (changed === undefined) continue;
         const name = `${place.run === undefined ? "" : `${place.run}/`}${stage}/${tag}`;
-        found.push({ path, name, run: readEvents(path)[0]?.run ?? "", changedMs: changed });
+        found.push({ path, name, run: runOf(path), changedMs: changed });
       }
     }
   }

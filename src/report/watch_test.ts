@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { deadline } from "@std/async";
 import { join } from "@std/path";
-import { EventLog, EVENTS_FILE } from "./events.ts";
+import { EventLog, EVENTS_FILE, readEvents } from "./events.ts";
 import type { RunEvent } from "./events.ts";
 import { findWatched, listWatched, RunView, watchRun } from "./watch.ts";
 
@@ -137,6 +137,10 @@ Deno.test("findWatched() finds a run by recipe, --run, model, tag or path, and n
     assertEquals(findWatched(base, "tiny").name, "tiny/base/d4");
     assertEquals(findWatched(base, join(base, "checkpoints/base/d4")).run, "first");
     assertThrows(() => findWatched(base, "d5"), Error, "there are tiny/base/d4, tiny/sft/d4, base/d4");
+    const later = join(base, "checkpoints/base/d4", EVENTS_FILE);
+    Deno.writeTextFileSync(later, '{"format":"nanochat events","version":2}\n');
+    assertEquals(findWatched(base, "sft/d4").name, "tiny/sft/d4");
+    assertThrows(() => readEvents(later), SyntaxError, `Cannot read "${later}": its format version is 2, expected 1`);
   } finally {
     Deno.removeSync(base, { recursive: true });
   }
