@@ -1,5 +1,5 @@
 /** The program's version, from deno.json. */
 import config from "../../deno.json" with { type: "json" };
 
-/** `nanochat 0.1.0 (deno 2.9.6, x86_64-unknown-linux-gnu)`. */
+/** `nanochat 0.2.0 (deno 2.9.6, x86_64-unknown-linux-gnu)`. */
 export const VERSION = `nanochat ${config.version} (deno ${Deno.version.deno}, ${Deno.build.target})`;

@@ -29,7 +29,7 @@ const CHARACTERS_PER_TOKEN = 4; // the reference's estimate
 
 /** What runs. */
 export interface Program {
-  /** "nanochat 0.1.0 (deno 2.9.6, ...)". */
+  /** "nanochat 0.2.0 (deno 2.9.6, ...)". */
   readonly version: string;
   /** Folder of the sources, where it runs from a checkout. */
   readonly checkout?: string;
