@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { checkMutations, temporaryFolder } from "../dev/testing.ts";
+import { FORMATS } from "../src/data/formats.ts";
 import { openTaskRows, readManifest } from "../src/data/task_data.ts";
 import { extractZip } from "../src/data/zip.ts";
 import { makeZip } from "../src/data/zip_testing.ts";
@@ -31,6 +32,11 @@ Deno.test("damaged task files, word lists and conversations are refused in one l
     ],
     [at("talk.jsonl"), `${JSON.stringify(talk)}\n`.repeat(3), () => loadCustomJson(at("talk.jsonl"))],
     [at("manifest.json"), '["00000.parquet",\n"00001.parquet"]', () => readManifest(folder.path)],
+    [
+      at("manifest.json"),
+      JSON.stringify({ ...FORMATS.taskSet, files: ["00000.parquet", "00001.parquet"] }),
+      () => readManifest(folder.path),
+    ],
     [at("words.txt"), "ant\nbee\n", () => readWords(at("words.txt"))],
   ];
   await checkMutations({

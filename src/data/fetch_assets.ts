@@ -11,7 +11,7 @@ import { fetchFile, type FetchOptions, fetchSize, keptBytes } from "./fetch_file
 import type { Log } from "./log.ts";
 import { SILENT } from "./log.ts";
 import { ParquetFile } from "./parquet.ts";
-import { readManifest, type TaskSet, taskSetFolder } from "./task_data.ts";
+import { readManifest, type TaskSet, taskSetFolder, writeManifest } from "./task_data.ts";
 import { WaitLock } from "./wait_lock.ts";
 import { extractZip, listZip } from "./zip.ts";
 
@@ -153,7 +153,7 @@ async function fetchTasks(path: string, options: FetchAssetsOptions): Promise<vo
   for (const { name, files, missing } of sets) {
     for (const file of missing) await transfers.fetch(file, { check, detail: name });
     // The manifest comes last, so that a set without one is unfinished.
-    writeWhole(join(path, name, "manifest.json"), JSON.stringify(files.map((file) => basename(file.path))));
+    writeManifest(join(path, name), files.map((file) => basename(file.path)));
   }
 }
 
@@ -311,11 +311,6 @@ function checkJsonLines(path: string): void {
     }
     throw new Error(`line ${i + 1} is no JSON array, expected one conversation a line`);
   }
-}
-
-function writeWhole(path: string, text: string): void {
-  Deno.writeTextFileSync(`${path}.tmp`, text);
-  Deno.renameSync(`${path}.tmp`, path);
 }
 
 function remove(path: string): void {

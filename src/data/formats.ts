@@ -25,6 +25,7 @@ export const FORMATS = {
   chat: { format: "nanochat chat results", version: 1 },
   prompts: { format: "nanochat prompts", version: 1 },
   persona: { format: "nanochat persona", version: 1 },
+  taskSet: { format: "nanochat task set", version: 1 },
   export: { format: "nanochat export", version: 1 },
 } as const satisfies Record<string, Format>;
 

@@ -8,6 +8,7 @@
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "@std/path";
+import { formatProblem, FORMATS } from "./formats.ts";
 import { loadArrow, ParquetFile } from "./parquet.ts";
 import { ORIGINALS } from "./task_originals.ts";
 import { parseJson } from "./text_file.ts";
@@ -100,12 +101,19 @@ async function openExport(folder: string, columns: readonly string[]): Promise<R
   };
 }
 
-/** Reads the file names of a manifest. @throws {Error} where it is missing or no list of names. */
+/** Writes the file names of a task set, whole or not at all. */
+export function writeManifest(folder: string, files: readonly string[]): void {
+  const path = join(folder, "manifest.json");
+  Deno.writeTextFileSync(`${path}.tmp`, JSON.stringify({ ...FORMATS.taskSet, files }));
+  Deno.renameSync(`${path}.tmp`, path);
+}
+
+/** Reads the file names of a manifest; 0.1.0 wrote the list alone. @throws {Error} where it is missing or no list of names. */
 export function readManifest(folder: string): string[] {
   const path = join(folder, "manifest.json");
-  let names: unknown;
+  let manifest: unknown;
   try {
-    names = parseJson(Deno.readTextFileSync(path));
+    manifest = parseJson(Deno.readTextFileSync(path));
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound) && !(cause instanceof SyntaxError)) throw cause;
     const what = cause instanceof SyntaxError ? cause.message : "it is missing";
@@ -113,6 +121,10 @@ export function readManifest(folder: string): string[] {
       cause,
     });
   }
+  const isBare = Array.isArray(manifest);
+  const problem = isBare ? undefined : formatProblem(manifest, { expected: FORMATS.taskSet });
+  if (problem) throw new Error(`Cannot read "${path}": ${problem}; remove it and ${FETCH_TASKS}`);
+  const names: unknown = isBare ? manifest : (manifest as { files?: unknown }).files;
   const isName = (name: unknown) => typeof name === "string" && name === basename(name) && name.endsWith(".parquet");
   if (!Array.isArray(names) || names.length === 0 || !names.every(isName)) {
     throw new Error(`Cannot read "${path}": ${JSON.stringify(names)}, expected a list of names like "00000.parquet"`);

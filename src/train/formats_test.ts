@@ -6,6 +6,7 @@ import { formatProblem, FORMATS } from "../data/formats.ts";
 import { SILENT } from "../data/log.ts";
 import { writeParquet } from "../data/parquet.ts";
 import { readPrompts, writePrompts } from "../data/prompts.ts";
+import { readManifest, writeManifest } from "../data/task_data.ts";
 import { findCheckpoint } from "../model/checkpoint.ts";
 import { readHeader, writeHeader } from "../report/environment.ts";
 import { readEnvironment } from "../report/environment.ts";
@@ -76,6 +77,12 @@ const FILES: Readonly<
     old: '{"training": ["a"], "final": ["b"]}',
     write: (folder) => writePrompts(folder, { training: ["a"], final: ["b"] }),
     read: readPrompts,
+  },
+  taskSet: {
+    name: "manifest.json",
+    old: '["00000.parquet"]',
+    write: (folder) => writeManifest(folder, ["00000.parquet"]),
+    read: readManifest,
   },
   reportHeader: {
     name: "header.json",
