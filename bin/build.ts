@@ -10,7 +10,7 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
-import { dirname, join, relative } from "@std/path";
+import { basename, dirname, join, relative } from "@std/path";
 import { runChild } from "../dev/process.ts";
 import { ROOT } from "../dev/setup.ts";
 import { assetPath, ASSETS, COMMIT_FILE, SANDBOX_WORD, sandboxArguments } from "../src/native/installation.ts";
@@ -34,6 +34,8 @@ const STARTS: [string, string[]][] = [
 ];
 /** Entry of `deno compile`: a sandbox process has a program of its own. */
 const COMPILED_ENTRY = `await import(Deno.args[0] === "${SANDBOX_WORD}" ? "./child.js" : "./nanochat.js");\n`;
+
+const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest();
 
 async function command(program: string, args: string[], env?: Record<string, string>): Promise<string> {
   const { code, output, stdout } = await runChild({ command: program, args, env, cwd: ROOT, deadlineMs: 20 * MINUTES });
@@ -109,7 +111,6 @@ async function packWithLauncher(folder: string): Promise<void> {
   if (glibc > GLIBC_MINOR) {
     console.log(`It needs glibc 2.${glibc}, as it is built on a newer system than 2.${GLIBC_MINOR}`);
   }
-  const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest();
   const identity = [
     LEVEL,
     sha256(launcher),
@@ -117,7 +118,7 @@ async function packWithLauncher(folder: string): Promise<void> {
     STARTS,
   ];
   const hash = sha256(JSON.stringify(identity)).subarray(0, 8);
-  if (await isPacked(hash)) return;
+  if (await isPacked(SINGLE_FILE, hash)) return;
 
   const compress = promisify(zstdCompress);
   const params = { [constants.ZSTD_c_compressionLevel]: LEVEL, [constants.ZSTD_c_checksumFlag]: 1 };
@@ -149,18 +150,22 @@ async function packWithLauncher(folder: string): Promise<void> {
   footer.writeBigUInt64LE(BigInt(index.length), 8);
   footer.set(hash, 16);
   footer.write("NANOCHAT", 24);
-  await Deno.writeFile(`${SINGLE_FILE}.tmp`, Buffer.concat([...parts, index, footer]), { mode: 0o755 });
-  await Deno.rename(`${SINGLE_FILE}.tmp`, SINGLE_FILE); // one that runs keeps its file
+  await writePacked(SINGLE_FILE, Buffer.concat([...parts, index, footer]));
 }
 
-async function isPacked(hash: Uint8Array): Promise<boolean> {
-  if (!existsSync(SINGLE_FILE)) return false;
-  const { size } = await Deno.stat(SINGLE_FILE);
-  using file = await Deno.open(SINGLE_FILE);
-  await file.seek(-Math.min(size, FOOTER_BYTES), Deno.SeekMode.End);
-  const footer = new Uint8Array(FOOTER_BYTES);
-  await file.read(footer);
-  return Buffer.compare(footer.subarray(16, 24), hash) === 0;
+/** Writes the single file, and beside it its checksum, which `sha256sum --check` reads too. */
+export async function writePacked(path: string, bytes: Uint8Array): Promise<void> {
+  await Deno.writeFile(`${path}.tmp`, bytes, { mode: 0o755 });
+  await Deno.rename(`${path}.tmp`, path); // one that runs keeps its file
+  await Deno.writeTextFile(`${path}.sha256`, `${sha256(bytes).toString("hex")}  ${basename(path)}\n`);
+}
+
+/** Whether a single file has the content of this hash, and every byte of it as it was written. */
+export async function isPacked(path: string, hash: Uint8Array): Promise<boolean> {
+  if (!existsSync(path) || !existsSync(`${path}.sha256`)) return false;
+  const bytes = await Deno.readFile(path);
+  const [sum] = (await Deno.readTextFile(`${path}.sha256`)).split(" ");
+  return Buffer.compare(bytes.subarray(-16, -8), hash) === 0 && sha256(bytes).toString("hex") === sum;
 }
 
 async function packWithCompile(folder: string, denort: string): Promise<void> {
