@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
+import { readSections } from "../report/sections.ts";
 import { TEST_TASKS, writeBundle } from "../eval/eval_testing.ts";
 
 /** A base folder with a model of one layer that was trained for two steps. */
@@ -48,6 +49,26 @@ Deno.test("nanochat eval core measures, writes the reference's table and a secti
     assertEquals(files, ["core_base_d1_000002.csv", "core_base_d1_000002.json"], "no partial results are left");
     const section = JSON.parse(await Deno.readTextFile(join(base, "report", "base-model-evaluation.json")));
     assertEquals(section.scores, { CORE: core });
+
+    const rounded = await nanochat(["eval", "core", "--max-per-task=5", "--json", "--quantize=int8"], { env });
+    assertEquals(rounded.code, 0, rounded.output);
+    const [exact, int8] = readSections(join(base, "report")).slice(-2);
+    assertEquals([exact.title, exact.scores], [section.title, section.scores], "the exact model keeps its section");
+    assertEquals(int8.title, "Base model evaluation, int8");
+    assertEquals(int8.scores, { CORE_int8: JSON.parse(rounded.stdout).core });
+  }));
+
+Deno.test("nanochat eval bpb --quantize=int8 shows the samples of the exact model", () =>
+  withModel(async (env) => {
+    const samplesOf = async (...flags: string[]) => {
+      const args = ["eval", "bpb", "--device-batch-size=1", "--split-tokens=2048", "--json", ...flags];
+      const { code, stdout, output } = await nanochat(args, { env });
+      assertEquals(code, 0, output);
+      return stdout.split("\n").filter((line) => line.includes('"sample"'));
+    };
+    const samples = await samplesOf();
+    assertEquals(samples.length, 5);
+    assertEquals(await samplesOf("--quantize=int8"), samples);
   }));
 
 Deno.test("nanochat eval core killed with SIGKILL goes on, scores no item twice and writes the files of an undisturbed run", () =>
@@ -140,4 +161,10 @@ Deno.test("nanochat eval chat measures the chosen tasks, writes them down, and n
     const section = JSON.parse(await Deno.readTextFile(join(base, "report", "chat-evaluation-base.json")));
     assertEquals(section.scores, written.scores);
     assertEquals([...Deno.readDirSync(join(base, "eval"))].length, 1, "no partial results are left");
+
+    const rounded = await nanochat(["eval", "chat", "-a", "ARC-Easy", "--quantize=int8"], { env });
+    assertEquals(rounded.code, 0, rounded.output);
+    const [exact, int8] = readSections(join(base, "report")).slice(-2);
+    assertEquals([exact.title, exact.scores], [section.title, section.scores], "the exact model keeps its section");
+    assertEquals([int8.title, Object.keys(int8.scores!)], ["Chat evaluation base, int8", ["ARC-Easy_int8"]]);
   }));

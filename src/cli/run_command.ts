@@ -112,6 +112,8 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
   const measure = () => evaluateBpb({ ...loaded, files }, { B, splitTokens, log: terminal });
   const bpb = await measure();
   const figures: Record<string, number> = { train_bpb: bpb.train!, val_bpb: bpb.val! };
+  await loaded.verified;
+  const samples = await sampleTexts(loaded.model, finalPrompts(loaded.tokenizer, folder)); // of the exact model
   if (flags.quantize !== "none") {
     loaded.model.packForInference(flags.quantize);
     const { train, val } = await measure();
@@ -121,8 +123,6 @@ export async function evalBpb(flags: EvalBpbFlags, terminal: Terminal): Promise<
     }
   }
   if (flags.markov) figures.markov2_bpb = await evaluateMarkov2(files, terminal);
-  await loaded.verified;
-  const samples = await sampleTexts(loaded.model, finalPrompts(loaded.tokenizer, folder));
   reportBaseLoss(foldersOf(base, loaded.chosen.run).report, {
     flags: { deviceBatchSize: B, splitTokens, quantize: flags.quantize },
     sec: (performance.now() - started) / 1000,

@@ -11,7 +11,7 @@ export type Item = string | number | boolean | null;
 
 /** What one stage has to say. */
 export interface Section {
-  /** One of SECTION_TITLES, or a title of its own; those come last. */
+  /** One of SECTION_TITLES, behind a comma how the model was rounded; or a title of its own, those come last. */
   readonly title: string;
   /** Command that made it: "nanochat train". */
   readonly command: string;
@@ -67,7 +67,7 @@ export function readSections(folder: string): Section[] {
   const files = entries(folder).filter(({ name }) => isSectionFile(name));
   const sections = files.map(({ name }) => readSection(join(folder, name)));
   const place = ({ title }: Section) => {
-    const index = (SECTION_TITLES as readonly string[]).indexOf(title);
+    const index = (SECTION_TITLES as readonly string[]).indexOf(title.split(",")[0]);
     return index < 0 ? SECTION_TITLES.length : index;
   };
   return sections.sort((a, b) => place(a) - place(b) || (a.finished < b.finished ? -1 : 1));

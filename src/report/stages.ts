@@ -109,16 +109,29 @@ export function reportBaseLoss(
   write(folder, { ...end, title: "Base model loss", command: "nanochat eval bpb", stage: "base", scores, samples });
 }
 
+/** What an evaluation knows at its end. */
+interface EvaluationEnd extends StageEnd {
+  readonly flags: Readonly<Record<string, unknown>> & { readonly quantize: "none" | "int8" };
+}
+
+/** Writes an evaluation. Results of a rounded model get a title and names of their own: they stand beside the exact ones. */
+function writeEvaluation(folder: string, section: EvaluationEnd & Parameters<typeof write>[1]): void {
+  const { flags: { quantize }, title, scores = {} } = section;
+  if (quantize === "none") return write(folder, section);
+  const named = Object.entries(scores).map(([name, score]) => [`${name}_${quantize}`, score]);
+  write(folder, { ...section, title: `${title}, ${quantize}`, scores: Object.fromEntries(named) });
+}
+
 /** Reports the CORE metric of a base model with every centred accuracy. */
 export function reportCore(
   folder: string,
-  { model, core, centered, ...end }: StageEnd & {
+  { model, core, centered, ...end }: EvaluationEnd & {
     model: string;
     core: number;
     centered: Readonly<Record<string, number>>;
   },
 ): void {
-  write(folder, {
+  writeEvaluation(folder, {
     ...end,
     title: "Base model evaluation",
     command: "nanochat eval core",
@@ -131,8 +144,8 @@ export function reportCore(
 /** Reports the accuracies of a chat model; ChatCORE where every task ran. */
 export function reportChatEval(
   folder: string,
-  { source, scores, ...end }: StageEnd & { source: Stage; scores: Readonly<Record<string, number>> },
+  { source, scores, ...end }: EvaluationEnd & { source: Stage; scores: Readonly<Record<string, number>> },
 ): void {
   const command = `nanochat eval chat --source=${source}`;
-  write(folder, { ...end, title: `Chat evaluation ${source}`, command, stage: source, scores: { ...scores } });
+  writeEvaluation(folder, { ...end, title: `Chat evaluation ${source}`, command, stage: source, scores });
 }
