@@ -34,7 +34,7 @@ export type SandboxLevel = "none" | "refused" | "process";
 export interface Examination {
   readonly cpu: {
     readonly name: string;
-    /** Instruction sets with code of their own that the CPU has; [] without the library. */
+    /** Instruction sets with code of their own that the CPU has, "vnni" (products of bytes) behind them; [] without the library. */
     readonly features: readonly string[];
     /** The one in use; null without the library. */
     readonly isa: string | null;
@@ -166,7 +166,7 @@ function reasons(
   { isa, features }: DeviceInfo,
   { dtype, gpus, wanted }: { dtype: ComputeType; gpus: readonly Gpu[]; wanted?: string },
 ): string[] {
-  const best = features.at(-1);
+  const best = features.findLast((name) => name !== "vnni");
   return [
     gpus.length === 0 ? "no NVIDIA GPU is here" : "this version computes on the CPU alone",
     dtype === "bf16" ? "the CPU multiplies bf16 faster than fp32" : "the CPU multiplies fp32 at least as fast as bf16",

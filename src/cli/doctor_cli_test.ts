@@ -33,6 +33,11 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
   assertEquals([...Deno.readDirSync(folder.path)], []);
   const { cpu, memory, disk, gpus, libraries, sandbox, uses } = found;
   assert(cpu.features.includes(cpu.isa!), `${cpu.isa} of ${cpu.features}`);
+  if (Deno.build.os === "linux" && Deno.build.arch === "x86_64") {
+    const hasVnni = /\b(avx512_vnni|avx_vnni)\b/.test(Deno.readTextFileSync("/proc/cpuinfo"));
+    assertEquals(cpu.features.includes("vnni"), hasVnni, cpu.features.join());
+  }
+  assert(!uses!.why.join().includes("vnni"), "it is no instruction set to choose");
   assert(memory.freeBytes > 0 && memory.freeBytes <= memory.totalBytes, JSON.stringify(memory));
   assert(disk.freeBytes! > 0 && disk.folder === base, JSON.stringify(disk));
   assertEquals(gpus.map(({ name }) => name), ["NVIDIA T4"]);

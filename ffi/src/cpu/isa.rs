@@ -85,9 +85,11 @@ pub fn has_int8_dot(isa: Isa) -> bool {
     }
 }
 
-/// Names of the features that matter here and are present.
+/// Names of the features that matter here and are present: instruction sets in rising order, then "vnni" where products of bytes have
+/// an instruction of their own.
 pub fn features() -> Vec<&'static str> {
-    Isa::ALL.into_iter().filter(|&isa| isa <= detected()).map(Isa::name).collect()
+    let sets = Isa::ALL.into_iter().filter(|&isa| isa <= detected()).map(Isa::name);
+    sets.chain(has_int8_dot(detected()).then_some("vnni")).collect()
 }
 
 /// Defines a function whose body is compiled once per instruction set and runs the variant that `isa()` names.
