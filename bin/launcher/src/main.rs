@@ -11,7 +11,7 @@ use std::env;
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
@@ -29,7 +29,9 @@ fn launch() -> Result<std::convert::Infallible, String> {
     let word = env::args_os().nth(1);
     let start = pack.start(word.as_deref());
     let given = env::args_os().skip(if start.word.is_empty() { 1 } else { 2 });
-    let (folder, lock) = cache::find_or_unpack(&pack, |name| env::var_os(name))?;
+    let base = base_dir(env::args_os().skip(1)).map(|given| path::absolute(&given).map_or(given, PathBuf::into));
+    let given_base = |name: &str| base.clone().filter(|_| name == "NANOCHAT_BASE_DIR");
+    let (folder, lock) = cache::find_or_unpack(&pack, |name| given_base(name).or_else(|| env::var_os(name)))?;
     let args = arguments(&start.args, &folder)?.into_iter().chain(given);
     // The program and what it starts hold the lock as long as they run: the descriptor is passed on.
     // SAFETY: changes a flag of a descriptor that `lock` keeps open.
@@ -38,6 +40,9 @@ fn launch() -> Result<std::convert::Infallible, String> {
     let mut command = Command::new(&deno);
     command.args(args).env("NANOCHAT_EXE", &exe).env("DENO_DIR", folder.join("deno_dir"));
     command.env("DENO_NO_UPDATE_CHECK", "1");
+    if let Some(base) = base {
+        command.env("NANOCHAT_BASE_DIR", base); // the program starts this file again for its sandbox, without the flag
+    }
     if env::var_os("DENO_TLS_CA_STORE").is_none() {
         command.env("DENO_TLS_CA_STORE", "system,mozilla");
     }
@@ -46,6 +51,20 @@ fn launch() -> Result<std::convert::Infallible, String> {
         "Cannot start \"{}\": {error}, expected a folder whose files may be executed; set NANOCHAT_CACHE to another one",
         deno.display()
     ))
+}
+
+/// The value of the last `--base-dir=X` or `--base-dir X`, in the spellings that the program takes.
+fn base_dir(args: impl Iterator<Item = OsString>) -> Option<OsString> {
+    let mut args = args.take_while(|arg| arg != "--");
+    let mut found = None;
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy();
+        let (name, value) = text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value.into())));
+        if name.starts_with("--") && name.replace('_', "-").eq_ignore_ascii_case("--base-dir") {
+            found = value.or_else(|| args.next());
+        }
+    }
+    found.filter(|value| !value.is_empty())
 }
 
 /// Puts the folder into the arguments of deno.
@@ -67,6 +86,17 @@ fn arguments(args: &[String], folder: &Path) -> Result<Vec<OsString>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base_dir_is_the_last_one_given_in_any_spelling() {
+        let find = |args: &str| base_dir(args.split(' ').map(OsString::from));
+        for args in ["chat --base-dir=/a=b -p x", "--base_dir /a=b chat", "--BASE-DIR=/c --base-dir /a=b"] {
+            assert_eq!(find(args), Some("/a=b".into()), "{args}");
+        }
+        for args in ["chat", "chat -- --base-dir=/a", "chat --base-dir", "--base-dir= chat", "--base-dirs=/a"] {
+            assert_eq!(find(args), None, "{args}");
+        }
+    }
 
     #[test]
     fn arguments_name_the_folder_and_refuse_a_comma_in_a_permission() {
