@@ -12,7 +12,7 @@ import { findLibrary, type LibraryKind } from "../native/load.ts";
 import { cpuName } from "../report/environment.ts";
 import { chooseComputeType, Device, type DeviceInfo, type MemoryInfo } from "../tensor/device.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
-import { findRankLibraries, type RankLibrary, type RankLibraryName } from "./rank_libraries.ts";
+import { findRankLibraries, type RankLibrary, type RankLibraryName, wrongVariables } from "./rank_libraries.ts";
 
 /** A native library: where it lies, and why it cannot be used; neither where it is absent. */
 export interface LibraryFinding {
@@ -96,6 +96,7 @@ export async function examine(base: string, system: System = SYSTEM): Promise<Ex
   const why = info && dtype ? reasons(info, { dtype, gpus, wanted: system.env("NANOCHAT_CPU_ISA") }) : [];
   const advice = [libraries.cpu.error, device ? sandbox.error : null, libraries.cuda.path && libraries.cuda.error]
     .filter((text) => text !== null && text !== "");
+  advice.push(...wrongVariables(system));
   if (disk.freeBytes !== null && disk.freeBytes < LITTLE_DISK) {
     advice.push(`Little disk space is left at "${base}"; free some, or choose another folder with --base-dir`);
   }

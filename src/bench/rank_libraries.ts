@@ -52,6 +52,12 @@ export async function findRankLibraries(system: System): Promise<Readonly<Record
   return { mpi: find("mpi"), nccl: find("nccl", env("NANOCHAT_NCCL")) };
 }
 
+/** Says which variables name a file that is not there: something else is taken in its place. */
+export function wrongVariables({ env }: Pick<System, "env">): string[] {
+  return ["NANOCHAT_NCCL", "NANOCHAT_MPIEXEC"].filter((name) => env(name) && !isFile(env(name)!))
+    .map((name) => `${name} names "${env(name)}", which is not there; set it to the path of a file, or not at all`);
+}
+
 const toolkit = (home: string | undefined) => home ? [join(home, "lib64"), join(home, "lib")] : [];
 
 /** The `mpiexec` that would start ranks, links followed. */

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { temporaryFolder } from "../../dev/testing.ts";
-import { findRankLibraries } from "./rank_libraries.ts";
+import { findRankLibraries, wrongVariables } from "./rank_libraries.ts";
 
 /** Looks with these answers of the system; gives the paths. */
 async function find(env: Record<string, string>, programs: Record<string, string> = {}) {
@@ -37,4 +37,11 @@ Deno.test("findRankLibraries() asks variables, folders, Python's packages and th
   assertEquals(await find(own), [mpi, nccl]);
   assertEquals(await find({ ...own, NANOCHAT_NCCL: given }), [mpi, given]);
   assertEquals(await find({ ...own, NANOCHAT_NCCL: "/none", NANOCHAT_MPIEXEC: "/none" }), [mpi, nccl]);
+  const saidOf = (env: Record<string, string>) => wrongVariables({ env: (name) => env[name] });
+  assertEquals(saidOf({ NANOCHAT_NCCL: given, NANOCHAT_MPIEXEC: launcher }), []);
+  const said = saidOf({ NANOCHAT_NCCL: "/none", NANOCHAT_MPIEXEC: folder.path });
+  assertEquals(said.map((text) => text.split(", which is not there")[0]), [
+    'NANOCHAT_NCCL names "/none"',
+    `NANOCHAT_MPIEXEC names "${folder.path}"`,
+  ]);
 });

@@ -27,11 +27,11 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
       asked.push(program);
       return Promise.resolve("NVIDIA T4, 15360, 570.124.06\n");
     },
-    env: () => undefined,
+    env: (name) => name === "NANOCHAT_NCCL" ? base : undefined,
   });
   assertEquals(asked, ["nvidia-smi", "ldconfig"]);
   assertEquals([...Deno.readDirSync(folder.path)], []);
-  const { cpu, memory, disk, gpus, libraries, sandbox, uses } = found;
+  const { cpu, memory, disk, gpus, libraries, sandbox, uses, advice } = found;
   assert(cpu.features.includes(cpu.isa!), `${cpu.isa} of ${cpu.features}`);
   if (Deno.build.os === "linux" && Deno.build.arch === "x86_64") {
     const hasVnni = /\b(avx512_vnni|avx_vnni)\b/.test(Deno.readTextFileSync("/proc/cpuinfo"));
@@ -42,6 +42,7 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
   assert(disk.freeBytes! > 0 && disk.folder === base, JSON.stringify(disk));
   assertEquals(gpus.map(({ name }) => name), ["NVIDIA T4"]);
   assertEquals(libraries.cpu.error, null);
+  assertStringIncludes(advice.join("\n"), `NANOCHAT_NCCL names "${base}", which is not there`);
   assert(Deno.statSync(libraries.cpu.path!).isFile);
   assertEquals(sandbox, { level: "process", guard: Deno.build.os === "linux" ? "kernel" : "resident", error: null });
   assert(uses!.threads >= 1 && uses!.threads <= cpu.hardwareThreads, JSON.stringify(uses));
