@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { dirname, fromFileUrl, join, toFileUrl } from "@std/path";
+import { INTERPRETER_BYTES } from "../src/engine/sandbox/process.ts";
 import { assetPath } from "../src/native/installation.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
@@ -62,8 +63,8 @@ async function build(): Promise<boolean> {
     });
     python.runPython(prelude, { filename: "prelude.py" });
     const snapshot = python.makeMemorySnapshot();
-    if (snapshot.length > 32 << 20) {
-      throw new Error(`the snapshot has ${snapshot.length} bytes, expected at most 32 MiB`);
+    if (snapshot.length > INTERPRETER_BYTES) {
+      throw new Error(`the snapshot has ${snapshot.length} bytes, expected at most ${INTERPRETER_BYTES}`);
     }
     await Deno.writeFile(join(folder, "snapshot.bin"), snapshot);
     await Deno.writeTextFile(join(folder, STAMP), stamp);

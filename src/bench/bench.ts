@@ -150,10 +150,8 @@ export async function benchInfer(options: InferBenchOptions): Promise<Figures> {
   model.parameters.refreshCopies();
   model.packForInference(quantize);
   using decoder = new GptDecodeModel(model).decoder({ rows: B, capacity });
-  const prompts = Array.from(
-    { length: B },
-    (_, b) => [...randomTokens(B * promptTokens, vocabSize)].slice(b * promptTokens, (b + 1) * promptTokens),
-  );
+  const ids = [...randomTokens(B * promptTokens, vocabSize)];
+  const prompts = Array.from({ length: B }, (_, b) => ids.slice(b * promptTokens, (b + 1) * promptTokens));
   const rows = [...prompts.keys()], live = new Uint8Array(B).fill(1);
   const draw = (position: number) =>
     decoder.sample(rows.map((sample) => ({ ...DEFAULT_SAMPLING, topK: 50, temperature: 0.6, sample, position })));

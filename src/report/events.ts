@@ -59,8 +59,9 @@ export class EventLog implements Disposable {
   readonly #log: Log;
   /** "kind step" of lines that a resumed run would write a second time. */
   readonly #present = new Set<string>();
-  /** Bytes that a full disk refused, or that wait for the file; they go first at the next write. */
+  /** Bytes that wait for the file, or that a full disk refused; they go first at the next write. */
   #pending = new Uint8Array(0);
+  #isRefused = false; // the last write failed
   #open = true;
 
   private constructor(path: string, { file, log }: { file: Deno.FsFile | null; log: Log }) {
@@ -79,14 +80,16 @@ export class EventLog implements Disposable {
   /** Keeps the lines in memory, and leaves a file that is there as it is, until `release`. */
   static hold(folder: string, log: Log = SILENT): EventLog {
     Deno.mkdirSync(folder, { recursive: true });
-    return new EventLog(join(folder, EVENTS_FILE), { file: null, log });
+    const events = new EventLog(join(folder, EVENTS_FILE), { file: null, log });
+    events.#pending = HEAD;
+    return events;
   }
 
   /** Replaces the file by the lines so far; the next ones follow them. */
   release(): void {
     if (this.#file !== null) return;
     this.#file = Deno.openSync(this.#path, { write: true, create: true, truncate: true });
-    this.#write(HEAD);
+    this.#write(this.#file);
   }
 
   /**
@@ -109,7 +112,7 @@ export class EventLog implements Disposable {
     }
     file.truncateSync(keep);
     file.seekSync(keep, Deno.SeekMode.Start);
-    if (keep === 0) events.#write(HEAD);
+    if (keep === 0) events.#pending = HEAD;
     events.append({ kind: "resume", run, step });
     return events;
   }
@@ -118,19 +121,19 @@ export class EventLog implements Disposable {
   append(event: RunEvent): void {
     if (this.#present.has(keyOf(event))) return;
     const line = new TextEncoder().encode(JSON.stringify(event, nonFiniteIsNull) + "\n");
-    if (this.#file === null) this.#pending = joined(this.#pending, line);
-    else this.#write(line);
+    this.#pending = joined(this.#pending, line);
+    if (this.#file !== null) this.#write(this.#file);
   }
 
-  /** Writes what waits and, behind it, a line; the head of a file comes before what waits. */
-  #write(line: Uint8Array): void {
-    const bytes = line === HEAD ? joined(line, this.#pending) : joined(this.#pending, line);
-    const wasPending = line !== HEAD && this.#pending.length > 0;
+  /** Writes what waits, with one call; what the disk refuses goes on waiting. */
+  #write(file: Deno.FsFile): void {
     try {
-      this.#pending = bytes.slice(this.#file!.writeSync(bytes));
+      this.#pending = this.#pending.slice(file.writeSync(this.#pending));
+      this.#isRefused = false;
     } catch (error) {
-      this.#pending = bytes;
-      if (!wasPending) this.#log.warn(`Cannot write ${EVENTS_FILE}: ${(error as Error).message}; its lines are kept`);
+      const refusal = `Cannot write ${EVENTS_FILE}: ${(error as Error).message}; its lines are kept`;
+      if (!this.#isRefused) this.#log.warn(refusal);
+      this.#isRefused = true;
     }
   }
 

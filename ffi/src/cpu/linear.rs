@@ -90,7 +90,8 @@ impl Weight {
     fn right(&self, dtype: i32, view: impl Fn(*const u8) -> View) -> Right {
         match self {
             Weight::Rows(w) => Right::View { view: view(w.as_ptr()), relu2: false },
-            Weight::Packed(w) | Weight::Int8(w) => Right::Packed { ptr: w.as_ptr(), dtype },
+            Weight::Packed(w) => Right::Packed { ptr: w.as_ptr(), dtype },
+            Weight::Int8(_) => unreachable!("i8 has a product of its own, and no gradient"),
         }
     }
 }

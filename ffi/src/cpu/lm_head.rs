@@ -289,6 +289,7 @@ impl Head {
         let hit = l[target];
         let sum = sum_exp_and_bend(l, largest, self.cap);
         let share = (1.0 / sum) as f32;
+        // Once a row: in the form that every CPU has.
         let at_target = weight * (exp(false, hit - largest) * share - 1.0) * slope(hit, 1.0 / self.cap);
         if self.dtype == DTYPE_F32 {
             scale_row(l, weight * share);

@@ -51,8 +51,10 @@ impl Kernel for Weights<'_> {
     }
 }
 
-/// Ids that top-p sorts first, four times those that top-k collects at least before it drops some.
+/// Ids that top-p sorts first.
 const FIRST_HEAD: usize = 256;
+/// Ids that top-k collects at least before it drops some.
+const COLLECTED: usize = 128;
 
 /// Scratch of a thread, kept between calls.
 #[derive(Default)]
@@ -125,7 +127,7 @@ fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) ->
     };
     ids.clear();
     // A logit that is not above the least of k earlier ones is none of the k largest: few are, and few are compared further.
-    let room = if k < V { 2 * k.max(FIRST_HEAD / 4) } else { usize::MAX };
+    let room = if k < V { COLLECTED.max(2 * k) } else { usize::MAX };
     let mut least = None;
     for (i, &logit) in logits.iter().enumerate() {
         if least.is_none_or(|least| logit > least) {

@@ -169,11 +169,11 @@ impl Product {
     /// The words of the sums that count for rows from r on and columns before `end`.
     #[inline(always)]
     fn depths(&self, r: usize, end: usize) -> Range<usize> {
-        let words = |elements: usize| if self.pairs { elements / 2 } else { elements };
+        let word = if self.pairs { 2 } else { 1 }; // elements
         match self.triangle {
             Triangle::None | Triangle::Output => 0..self.depth,
-            Triangle::Left => words(r).min(self.depth)..self.depth,
-            Triangle::Right => 0..words(end + 1).min(self.depth),
+            Triangle::Left => (r / word).min(self.depth)..self.depth,
+            Triangle::Right => 0..end.div_ceil(word).min(self.depth),
         }
     }
 
