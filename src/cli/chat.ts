@@ -4,7 +4,8 @@
  */
 import { dim } from "@std/fmt/colors";
 import { format as formatDuration } from "@std/fmt/duration";
-import type { Conversation, Piece } from "./conversation.ts";
+import type { Piece } from "../engine/answer.ts";
+import type { Conversation } from "./conversation.ts";
 import { printable } from "./printable.ts";
 import type { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";

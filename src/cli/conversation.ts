@@ -4,13 +4,10 @@
  * A turn is `<|user_start|> text <|user_end|> <|assistant_start|> answer <|assistant_end|>`; tool calls and their results stay in it
  * (nanochat/chat_cli.py). A base model has no turns: each text is completed on its own.
  */
-import { StreamDecoder, type Tokenizer } from "../data/tokenizer.ts";
-import type { EngineTokenizer } from "../engine/batch.ts";
+import type { Part } from "../data/conversation.ts";
+import { AnswerReader, type AnswerTokenizer, joinPieces, type Piece } from "../engine/answer.ts";
 import type { Engine, GenerateOptions } from "../engine/engine.ts";
 import { freshSeed } from "../engine/sample.ts";
-
-/** What a conversation needs of a tokenizer. */
-export type ChatTokenizer = EngineTokenizer & Pick<Tokenizer, "token">;
 
 /** Settings of a conversation. */
 export interface ConversationOptions extends Pick<GenerateOptions, "temperature" | "topK" | "topP" | "tool"> {
@@ -22,17 +19,10 @@ export interface ConversationOptions extends Pick<GenerateOptions, "temperature"
   readonly completes: boolean;
 }
 
-/** A piece of an answer. */
-export interface Piece {
-  /** Text, the expression of a tool call, or its result. */
-  readonly kind: "text" | "python" | "python_output";
-  readonly text: string;
-}
-
 /** A message as training data has it. */
 export interface Message {
   readonly role: "user" | "assistant";
-  readonly content: string | { readonly type: Piece["kind"]; readonly text: string }[];
+  readonly content: string | readonly Part[];
 }
 
 /** Figures of a conversation. */
@@ -57,7 +47,7 @@ interface Turn {
 /** A conversation in progress. */
 export class Conversation {
   readonly #engine: Engine;
-  readonly #tokenizer: ChatTokenizer;
+  readonly #tokenizer: AnswerTokenizer;
   readonly #options: ConversationOptions;
   #turns: Turn[] = [];
   #messages: Message[] = [];
@@ -65,7 +55,7 @@ export class Conversation {
   #answerTokens = 0;
   #last = { tokens: 0, firstMs: 0, tokPerSec: 0 };
 
-  constructor(engine: Engine, tokenizer: ChatTokenizer, options: ConversationOptions) {
+  constructor(engine: Engine, tokenizer: AnswerTokenizer, options: ConversationOptions) {
     this.#engine = engine;
     this.#tokenizer = tokenizer;
     this.#options = options;
@@ -135,7 +125,7 @@ export class Conversation {
       if (!this.#options.completes) {
         this.#turns.push({ tokens: [...question, ...answer, this.#special("assistant_end")] });
       }
-      this.#messages.push({ role: "user", content: text }, { role: "assistant", content: joined(pieces) });
+      this.#messages.push({ role: "user", content: text }, { role: "assistant", content: joinPieces(pieces) });
     }
   }
 
@@ -165,50 +155,4 @@ export class Conversation {
 
 function tokenCount(turns: readonly Turn[]): number {
   return turns.reduce((sum, turn) => sum + turn.tokens.length, 0);
-}
-
-/** Splits the tokens of an answer into text, tool calls and results. */
-class AnswerReader {
-  readonly #kinds: ReadonlyMap<number, Piece["kind"]>;
-  readonly #tokenizer: ChatTokenizer;
-  #kind: Piece["kind"] = "text";
-  #stream: StreamDecoder;
-
-  constructor(tokenizer: ChatTokenizer) {
-    this.#tokenizer = tokenizer;
-    this.#stream = new StreamDecoder(tokenizer);
-    this.#kinds = new Map([
-      [tokenizer.encodeSpecial("<|python_start|>"), "python"],
-      [tokenizer.encodeSpecial("<|python_end|>"), "text"],
-      [tokenizer.encodeSpecial("<|output_start|>"), "python_output"],
-      [tokenizer.encodeSpecial("<|output_end|>"), "text"],
-    ]);
-  }
-
-  *push(id: number): Generator<Piece> {
-    const next = this.#kinds.get(id);
-    if (next === undefined) return yield* this.#piece(this.#stream.push(id));
-    yield* this.end();
-    this.#kind = next;
-    this.#stream = new StreamDecoder(this.#tokenizer);
-  }
-
-  *end(): Generator<Piece> {
-    yield* this.#piece(this.#stream.flush());
-  }
-
-  *#piece(text: string): Generator<Piece> {
-    if (text !== "") yield { kind: this.#kind, text };
-  }
-}
-
-/** Returns the content of a message: a plain text, or its parts where tools were used. */
-function joined(pieces: readonly Piece[]): Message["content"] {
-  const parts: { type: Piece["kind"]; text: string }[] = [];
-  for (const { kind, text } of pieces) {
-    const last = parts.at(-1);
-    if (last?.type === kind) last.text += text;
-    else parts.push({ type: kind, text });
-  }
-  return parts.every(({ type }) => type === "text") ? parts.map(({ text }) => text).join("") : parts;
 }

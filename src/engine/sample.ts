@@ -20,6 +20,16 @@ export interface Sampling {
   readonly seed: number | bigint;
 }
 
+/** Changes to a row's logits before its next token is chosen (as OpenAI's API defines them). */
+export interface Penalties {
+  /** Taken from the logit of a token for each time the answer has it; 0. */
+  readonly frequencyPenalty: number;
+  /** Taken from the logit of a token once where the answer has it; 0. */
+  readonly presencePenalty: number;
+  /** Added to the logits of these ids; none. */
+  readonly logitBias: ReadonlyMap<number, number>;
+}
+
 /** What the reference's engine uses where a caller says nothing (engine.py, Engine.generate), sampling from all tokens. */
 export const DEFAULT_SAMPLING: Sampling = { temperature: 1, topK: 0, topP: 1, seed: 42 };
 
