@@ -4,7 +4,7 @@
  *
  *   request -> [start] -> (prompt)? -> piece... of every choice, in any order -> end of every choice
  *
- * An iteration that is left early, or whose signal aborts, frees its rows at the next step.
+ * An iteration that is left early, or whose signal aborts, frees its rows at the next step; an aborted one ends without more events.
  */
 import type { Part } from "../data/conversation.ts";
 import type { Penalties, Sampling } from "../engine/sample.ts";
