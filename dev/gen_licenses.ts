@@ -1,114 +1,59 @@
 /**
- * Writes src/cli/third_party.json, what `nanochat licenses` shows: every part by others in the program, with its licence text. With
- * `--check` only compares and fails on a difference.
+ * Writes what `nanochat licenses` shows: every part by others in the program, with its licence text. `deno task gen:licenses`.
  *
- * The npm packages are those that the program imports, and what they depend on; the crates are those that the library and the launcher
- * of the single file link on Linux x86-64. Names, versions and texts come from the packages themselves. Where one carries no text, the
- * standard text of its licence stands in (dev/licenses). Where the licence is a choice with MIT in it, the parts are used under MIT, and
- * that text alone is kept.
+ * `third_party.json` is the runtime, the npm packages that the program imports and what they depend on, and the crates that the library
+ * and the launcher of the single file link on Linux x86-64. Names, versions and texts come from the packages themselves.
+ * `third_party_deno.json` is what is linked into Deno, by the lock file of its crate; it changes with Deno's version alone and is
+ * written with `--deno` (about 1 GB is fetched). With `--check` nothing is written: the first is compared, of the second the version.
  */
+import { existsSync } from "node:fs";
 import { dirname, join, relative } from "@std/path";
-import { runChild } from "./process.ts";
+import { crateParts, output, type Part, readTexts, render, standard, standardPart } from "./licenses.ts";
+import { ROOT } from "./setup.ts";
 
-const ROOT = join(import.meta.dirname!, "..");
 const OUT = join(ROOT, "src", "cli", "third_party.json");
+const DENO_OUT = join(ROOT, "src", "cli", "third_party_deno.json");
 const ENTRY = "bin/nanochat.ts";
 /** Packages whose files are copied, not imported: dev/build_sandbox.ts. */
 const COPIED = ["pyodide"];
 const MANIFESTS = ["ffi/Cargo.toml", "bin/launcher/Cargo.toml"];
-const TARGET = "x86_64-unknown-linux-gnu";
-
-/** A part before its texts are shared. */
-interface Part {
-  readonly kind: "runtime" | "npm" | "crate" | "python";
-  readonly name: string;
-  /** Absent where the part has none of its own. */
-  readonly version?: string;
-  /** SPDX expression. */
-  readonly license: string;
-  readonly texts: readonly string[];
-}
-
-/** Gives the standard text of a licence. */
-function standard(id: string, copyright: string): string {
-  return Deno.readTextFileSync(join(ROOT, "dev", "licenses", `${id.replace("-or-later", "")}.txt`)).replace(
-    "<copyright>",
-    copyright,
-  );
-}
 
 /** What no package manager tells about: the runtime, and what Pyodide's one file was linked from. */
 async function runtimes(): Promise<Part[]> {
   const pyodide = dirname(new URL(import.meta.resolve("pyodide")).pathname);
   const { info } = JSON.parse(await Deno.readTextFile(join(pyodide, "pyodide-lock.json")));
-  const part = (
-    kind: Part["kind"],
-    name: string,
-    [license, copyright, version]: readonly [string, string, string?],
-  ) => ({
-    ...{ kind, name, version, license, texts: [standard(license, copyright)] },
-  });
   const emscripten = String(info.platform).replace("emscripten_", "").replaceAll("_", ".");
   return [
-    part("runtime", "deno", ["MIT", "Copyright 2018-2026 the Deno authors", Deno.version.deno]),
-    part("runtime", "v8", [
+    standardPart("runtime", "deno", ["MIT", "Copyright 2018-2026 the Deno authors", Deno.version.deno]),
+    standardPart("runtime", "v8", [
       "BSD-3-Clause",
       "Copyright 2014, the V8 project authors. All rights reserved.",
       Deno.version.v8,
     ]),
-    part("runtime", "rust-std", ["MIT", "Copyright (c) The Rust Project Contributors"]),
-    part("runtime", "glibc", ["LGPL-2.1-or-later", ""]), // linked into the launcher; anybody can link it anew from our sources
-    part("python", "cpython", ["PSF-2.0", "", info.python]),
-    part("python", "emscripten", ["MIT", "Copyright (c) 2010-2014 Emscripten authors, see AUTHORS file.", emscripten]),
-    part("python", "musl", ["MIT", "Copyright (c) 2005-2020 Rich Felker, et al."]),
-    part("python", "expat", [
+    standardPart("runtime", "rust-std", ["MIT", "Copyright (c) The Rust Project Contributors"]),
+    standardPart("runtime", "glibc", ["LGPL-2.1-or-later", ""]), // linked into the launcher; anybody can link it anew from our sources
+    standardPart("python", "cpython", ["PSF-2.0", "", info.python]),
+    standardPart("python", "emscripten", [
+      "MIT",
+      "Copyright (c) 2010-2014 Emscripten authors, see AUTHORS file.",
+      emscripten,
+    ]),
+    standardPart("python", "musl", ["MIT", "Copyright (c) 2005-2020 Rich Felker, et al."]),
+    standardPart("python", "expat", [
       "MIT",
       "Copyright (c) 1998-2000 Thai Open Source Software Center Ltd and Clark Cooper\nCopyright (c) 2001-2025 Expat maintainers",
     ]),
-    part("python", "libffi", ["MIT", "Copyright (c) 1996-2025 Anthony Green, Red Hat, Inc and others."]),
-    part("python", "libmpdec", ["BSD-2-Clause", "Copyright (c) 2008-2024 Stefan Krah. All rights reserved."]),
-    part("python", "hacl-star", ["MIT", "Copyright (c) 2016-2022 INRIA, CMU and Microsoft Corporation"]),
-    part("python", "zlib", ["Zlib", "Copyright (C) 1995-2024 Jean-loup Gailly and Mark Adler"]),
-    part("python", "bzip2", ["bzip2-1.0.6", "Copyright (C) 1996-2019 Julian R Seward. All rights reserved."]),
-    part("python", "liblzma", ["public-domain", "liblzma of XZ Utils, by Lasse Collin, Igor Pavlov and others."]),
-    part("python", "sqlite", ["public-domain", "SQLite, by D. Richard Hipp and others."]),
+    standardPart("python", "libffi", ["MIT", "Copyright (c) 1996-2025 Anthony Green, Red Hat, Inc and others."]),
+    standardPart("python", "libmpdec", ["BSD-2-Clause", "Copyright (c) 2008-2024 Stefan Krah. All rights reserved."]),
+    standardPart("python", "hacl-star", ["MIT", "Copyright (c) 2016-2022 INRIA, CMU and Microsoft Corporation"]),
+    standardPart("python", "zlib", ["Zlib", "Copyright (C) 1995-2024 Jean-loup Gailly and Mark Adler"]),
+    standardPart("python", "bzip2", ["bzip2-1.0.6", "Copyright (C) 1996-2019 Julian R Seward. All rights reserved."]),
+    standardPart("python", "liblzma", [
+      "public-domain",
+      "liblzma of XZ Utils, by Lasse Collin, Igor Pavlov and others.",
+    ]),
+    standardPart("python", "sqlite", ["public-domain", "SQLite, by D. Richard Hipp and others."]),
   ];
-}
-
-async function output(command: string, args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await runChild({ command, args, cwd: ROOT, deadlineMs: 120_000 });
-  if (code !== 0) {
-    throw new Error(`Cannot list packages: "${command} ${args.join(" ")}" ended with ${code}:\n${stderr}`);
-  }
-  return stdout;
-}
-
-const TEXT_NAME = /^(li[cs]en[cs]e|copying|notice|copyright|unlicense)/i;
-
-/** Lists the licence files of a package. */
-function licenseFiles(folder: string, depth = 3): string[] {
-  return [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1).flatMap(({ name, isDirectory }) => {
-    const path = join(folder, name);
-    if (isDirectory) return depth > 1 ? licenseFiles(path, depth - 1) : [];
-    return TEXT_NAME.test(name) ? [path] : [];
-  });
-}
-
-/** Reads the texts of a package that apply to us. */
-function readTexts(folder: string, license: string): string[] {
-  let names = licenseFiles(folder).map((path) => relative(folder, path));
-  if (/ OR /.test(license) && names.some((name) => /^LICENSE-MIT/.test(name))) {
-    names = names.filter((name) => name.includes("/") || !/APACHE|BSD|ZLIB|UNLICENSE|^COPYING$|^LICENSE$/.test(name));
-  }
-  names = names.filter((name) => name !== "zstd/COPYING"); // the GPL: zstd is used under its BSD licence, zstd/LICENSE
-  return names.map((name) => Deno.readTextFileSync(join(folder, name)));
-}
-
-interface Crate {
-  readonly name: string;
-  readonly version: string;
-  readonly license: string | null;
-  readonly manifest_path: string;
 }
 
 interface NpmPackage {
@@ -133,7 +78,7 @@ async function npmParts(): Promise<Part[]> {
     if (parts.has(id) || !hasCode(localPath)) return; // packages of types leave nothing in the program
     const { license } = JSON.parse(Deno.readTextFileSync(join(localPath, "package.json")));
     const found = readTexts(localPath, license);
-    const texts = found.length > 0 ? found : [standard(license, `Copyright (c) the authors of ${name}`)];
+    const texts = found.length > 0 ? found : standard(license, `Copyright (c) the authors of ${name}`);
     parts.set(id, { kind: "npm", name, version, license, texts });
     if (deep) { for (const each of dependencies) add(each, { deep }); }
   };
@@ -145,48 +90,53 @@ async function npmParts(): Promise<Part[]> {
   return [...parts.values()];
 }
 
-/** Lists the crates that a library links: no macros, nothing that only a build or a test needs. */
-async function crateParts(manifest: string): Promise<Part[]> {
-  const where = ["--locked", `--manifest-path=${manifest}`];
-  const format = ["--edges=normal,no-proc-macro", "--prefix=none", "--format={p}", `--target=${TARGET}`];
-  const tree = (await output("cargo", ["tree", ...format, ...where])).trim().split("\n").slice(1); // without ourselves
-  const args = ["metadata", "--format-version=1", `--filter-platform=${TARGET}`, ...where];
-  const metadata: { packages: Crate[] } = JSON.parse(await output("cargo", args));
-  return [...new Set(tree.map((line) => line.replace(" (*)", "")))].map((line) => {
-    const crate = metadata.packages.find(({ name, version }) => `${name} v${version}` === line);
-    const texts = crate ? readTexts(dirname(crate.manifest_path), crate.license ?? "") : [];
-    if (!crate?.license || texts.length === 0) {
-      throw new Error(`Cannot list crate ${line}: its licence is ${crate?.license} with ${texts.length} texts`);
-    }
-    return { kind: "crate", name: crate.name, version: crate.version, license: crate.license, texts };
-  });
+/** What Deno links: its crates, and what V8 brings with it, whose crate carries no licence files. */
+async function denoParts(): Promise<Part[]> {
+  const { deno, v8 } = Deno.version;
+  await output("cargo", ["info", `deno@${deno}`]); // unpacks the crate, its lock file with it
+  const home = Deno.env.get("CARGO_HOME") ?? join(Deno.env.get("HOME")!, ".cargo");
+  const sources = join(home, "registry", "src");
+  const manifest = [...Deno.readDirSync(sources)].map(({ name }) => join(sources, name, `deno-${deno}`, "Cargo.toml"))
+    .find((path) => existsSync(path));
+  if (manifest === undefined) throw new Error(`Cannot list the parts of Deno ${deno}: its crate is not in ${sources}`);
+  const inV8 = (name: string, license: string, holders: string) =>
+    standardPart("v8", name, [license, `Copyright (c) ${holders}`, v8]);
+  return [
+    ...await crateParts(manifest, { kind: "deno", standIn: true }),
+    inV8("abseil-cpp", "Apache-2.0", "2017 The Abseil Authors"),
+    inV8("dragonbox", "Apache-2.0 WITH LLVM-exception", "2020-2024 Junekey Jeon"),
+    inV8("fast_float", "MIT", "2021 The fast_float authors"),
+    inV8("fp16", "MIT", "2017 Facebook Inc., Georgia Institute of Technology, 2019 Google LLC"),
+    inV8("highway", "BSD-3-Clause", "The Highway Project Authors. All rights reserved."),
+    inV8("icu", "Unicode-3.0", "2016-2025 Unicode, Inc."),
+    inV8("libc++", "Apache-2.0 WITH LLVM-exception", "2009-2019 by the contributors listed in CREDITS.TXT"),
+    inV8("libc++abi", "Apache-2.0 WITH LLVM-exception", "2009-2019 by the contributors listed in CREDITS.TXT"),
+    inV8("llvm-libc", "Apache-2.0 WITH LLVM-exception", "the LLVM Project"),
+    inV8("partition_alloc", "BSD-3-Clause", "2015 The Chromium Authors. All rights reserved."),
+    inV8("rapidhash", "BSD-2-Clause", "2024 Nicolas De Carlo"),
+    inV8("simdutf", "MIT", "2021 The simdutf authors"),
+    inV8("siphash", "MIT", "2012-2016 Jean-Philippe Aumasson, 2012-2014 Daniel J. Bernstein"),
+  ];
 }
 
-/** Shares equal texts and sorts the parts. */
-function render(parts: readonly Part[]): string {
-  const order = ["runtime", "npm", "python", "crate"];
-  const texts = new Map<string, string>(); // by their words: line breaks do not make another licence
-  const words = (text: string) => text.replace(/\s+/g, " ").trim();
-  for (const text of parts.flatMap((part) => part.texts)) if (!texts.has(words(text))) texts.set(words(text), text);
-  const ids = [...texts.keys()];
-  const rows = [...parts].sort((a, b) =>
-    order.indexOf(a.kind) - order.indexOf(b.kind) || (a.name < b.name ? -1 : 1) || (a.version! < b.version! ? -1 : 1)
-  ).map((part) => ({ ...part, texts: [...new Set(part.texts.map((text) => ids.indexOf(words(text))))] }));
-  const tidy = [...texts.values()].map((text) => text.replace(/\r\n/g, "\n").replace(/[ \t]+$/gm, "").trim());
-  const unique = rows.filter((row, i) => row.name !== rows[i - 1]?.name || row.version !== rows[i - 1].version);
-  const lines = (values: readonly unknown[]) => values.map((value) => `    ${JSON.stringify(value)}`).join(",\n");
-  return `{\n  "parts": [\n${lines(unique)}\n  ],\n  "texts": [\n${lines(tidy)}\n  ]\n}\n`;
-}
+const values = (json: string) => JSON.stringify(JSON.parse(json)); // the formatter chooses spaces and line breaks
 
 if (import.meta.main) {
-  const crates = await Promise.all(MANIFESTS.map(crateParts));
-  const text = render([...await runtimes(), ...await npmParts(), ...crates.flat()]);
-  const values = (json: string) => JSON.stringify(JSON.parse(json)); // the formatter chooses spaces and line breaks
-  if (!Deno.args.includes("--check")) {
-    await Deno.writeTextFile(OUT, text);
-    await output(Deno.execPath(), ["fmt", "--quiet", OUT]);
-  } else if (values(await Deno.readTextFile(OUT)) !== values(text)) {
-    console.error(`${relative(ROOT, OUT)} is not what the packages say; run: deno task gen:licenses`);
+  const write = async (path: string, text: string) => {
+    await Deno.writeTextFile(path, text);
+    await output(Deno.execPath(), ["fmt", "--quiet", path]);
+  };
+  const stale = (path: string, task: string) => {
+    console.error(`${relative(ROOT, path)} is not what the packages say; run: ${task}`);
     Deno.exit(1);
+  };
+  if (Deno.args.includes("--deno")) await write(DENO_OUT, render(await denoParts(), { deno: Deno.version.deno }));
+  const crates = await Promise.all(MANIFESTS.map((path) => crateParts(path, { kind: "crate", standIn: false })));
+  const text = render([...await runtimes(), ...await npmParts(), ...crates.flat()]);
+  if (!Deno.args.includes("--check")) await write(OUT, text);
+  else {
+    if (values(await Deno.readTextFile(OUT)) !== values(text)) stale(OUT, "deno task gen:licenses");
+    const { deno } = JSON.parse(await Deno.readTextFile(DENO_OUT));
+    if (deno !== Deno.version.deno) stale(DENO_OUT, "deno task gen:licenses --deno");
   }
 }

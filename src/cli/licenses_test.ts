@@ -19,12 +19,15 @@ Deno.test("showLicenses() lists runtime, packages and crates, and shows the text
       /^ {2}cpython +3\./m,
       /^ {2}apache-arrow .*Apache-2.0$/m,
       /^ {2}parquet /m,
+      /^ {2}deno_core +0\.\d+/m,
+      /^ {2}icu .*Unicode-3.0$/m,
     ]
   ) {
     assert(row.test(list), String(row));
   }
   assert(!/proptest|fast-check/.test(list), "what only tests need is no part");
   assertStringIncludes(show("uplot"), "Copyright (c) 2022 Leon Sorokin");
+  assertStringIncludes(show("hyper"), "Copyright (c) 2014-2025 Sean McArthur");
   assertStringIncludes(show("pyodide"), "Mozilla Public License Version 2.0");
   const { parts } = JSON.parse(show(undefined, { json: true })) as { parts: { name: string; texts: string[] }[] };
   const all = show(undefined, { texts: true });
