@@ -117,9 +117,8 @@ export function readManifest(folder: string): string[] {
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound) && !(cause instanceof SyntaxError)) throw cause;
     const what = cause instanceof SyntaxError ? cause.message : "it is missing";
-    throw new Error(`Cannot read "${path}": ${what}, expected the list of a finished download; ${FETCH_TASKS}`, {
-      cause,
-    });
+    const repair = cause instanceof SyntaxError ? `remove it and ${FETCH_TASKS}` : FETCH_TASKS;
+    throw new Error(`Cannot read "${path}": ${what}, expected the list of a finished download; ${repair}`, { cause });
   }
   const isBare = Array.isArray(manifest);
   const problem = isBare ? undefined : formatProblem(manifest, { expected: FORMATS.taskSet });
@@ -127,7 +126,10 @@ export function readManifest(folder: string): string[] {
   const names: unknown = isBare ? manifest : (manifest as { files?: unknown }).files;
   const isName = (name: unknown) => typeof name === "string" && name === basename(name) && name.endsWith(".parquet");
   if (!Array.isArray(names) || names.length === 0 || !names.every(isName)) {
-    throw new Error(`Cannot read "${path}": ${JSON.stringify(names)}, expected a list of names like "00000.parquet"`);
+    const what = JSON.stringify(names);
+    throw new Error(
+      `Cannot read "${path}": ${what}, expected a list of names like "00000.parquet"; remove it and ${FETCH_TASKS}`,
+    );
   }
   return names;
 }
