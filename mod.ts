@@ -74,7 +74,7 @@ export type { EncodeGroupOptions, ParquetField, TextBytes, WriterOptions } from 
 export { ParquetFile, writeParquet } from "./src/data/parquet.ts";
 export type { EncodeOptions, TextColumn, TokenBytesRule, TokenizerParts } from "./src/data/tokenizer.ts";
 export { StreamDecoder, Tokenizer } from "./src/data/tokenizer.ts";
-export type { DecodeModel, Decoder, EngineTokenizer, GenerateRequest, RowToken, Tool } from "./src/engine/batch.ts";
+export type { DecodeModel, Decoder } from "./src/engine/batch.ts";
 export { Batch } from "./src/engine/batch.ts";
 export { calculate } from "./src/engine/calculator.ts";
 export { GptDecodeModel, GptDecoder } from "./src/engine/decode.ts";
@@ -82,7 +82,9 @@ export type { Column, Generated, GenerateOptions } from "./src/engine/engine.ts"
 export { Engine } from "./src/engine/engine.ts";
 export type { LoadOptions } from "./src/engine/load.ts";
 export { LoadedModel } from "./src/engine/load.ts";
-export type { Draw, Drawn, Sampling } from "./src/engine/sample.ts";
+export type { GenerateRequest, RowToken, Tool } from "./src/engine/request.ts";
+export type { EngineTokenizer } from "./src/engine/row.ts";
+export type { Candidate, Draw, Drawn, Penalties, Sampling } from "./src/engine/sample.ts";
 export type { CoreBundle, CoreTask, CoreTaskType, PublishedScores } from "./src/eval/core_bundle.ts";
 export { readBundle } from "./src/eval/core_bundle.ts";
 export type { BitsPerByte, EvalBatch, EvalShape } from "./src/eval/loss_eval.ts";

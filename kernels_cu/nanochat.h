@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "1c0e0bb1ca2cb3fb16a05c4e1377c8d6"
+#define NC_ABI_HASH "67cf2c9a53834584b1d2a2d58a262320"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -195,8 +195,11 @@ NC_API int32_t nc_softcap_fwd(nc_context* ctx, void* y, void* x, int32_t rows, i
 /* y f32[1] (+)= sum of w x over n, f32 with f64 sums in a fixed order; w null = ones. */
 NC_API int32_t nc_weighted_sum(nc_context* ctx, void* y, void* x, void* w, int64_t n, int32_t accumulate);
 
-/* Draws ids i32 (rows) from logits f32 (rows, V). seeds u64, samples, draws, topK i32, temperatures, topP f32, one each a row. temperature 0: the largest logit, lowest id among equals. Else softmax(logits / temperature) over exactly topK (0 = all) largest, lowest ids among equals, of these the smallest set with mass >= topP (1 = all), drawn in the order of ids with the uniform number of Philox4x32-10 (key = seed, counter = (draw, sample, 0, 0)). logprobs f32 (rows) or null: log-softmax of the id over all V at temperature 1. NaN or +inf fails the queue. */
-NC_API int32_t nc_sample(nc_context* ctx, void* ids, void* logprobs, void* logits, void* seeds, void* samples, void* draws, void* temperatures, void* topK, void* topP, int32_t rows, int32_t V);
+/* Draws ids i32 (rows) from logits f32 (rows, V). seeds u64, samples, draws, topK i32, temperatures, topP f32, one each a row. temperature 0: the largest logit, lowest id among equals. Else softmax(logits / temperature) over exactly topK (0 = all) largest, lowest ids among equals, of these the smallest set with mass >= topP (1 = all), drawn in the order of ids with the uniform number of Philox4x32-10 (key = seed, counter = (draw, sample, 0, 0)). logprobs f32 (rows) or null: log-softmax of the id over all V at temperature 1. biasStarts i32 (rows + 1) or null: row r is drawn from its logits with biasValues f32 added at the biasIds i32 (biases each) from biasStarts[r] to biasStarts[r + 1]; logprobs ignore them. NaN or +inf fails the queue. */
+NC_API int32_t nc_sample(nc_context* ctx, void* ids, void* logprobs, void* logits, void* seeds, void* samples, void* draws, void* temperatures, void* topK, void* topP, void* biasStarts, void* biasIds, void* biasValues, int32_t rows, int32_t V, int32_t biases);
+
+/* The most probable tokens of logits f32 (rows, V): ids i32 (rows, topK), best first, the lower id first among equals, and logprobs f32 (rows, topK), log-softmax over all V as in nc_sample. Of row r the first counts[r] are written, counts i32 (rows). */
+NC_API int32_t nc_top_logprobs(nc_context* ctx, void* ids, void* logprobs, void* logits, void* counts, int32_t rows, int32_t V, int32_t topK);
 
 /* h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype, or w is i8 (PACKED): x is quantised row by row as w was (nc_pack), the sum of integers multiplied by the scale of x's row, then of w's. layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts. */
 NC_API int32_t nc_linear_fwd(nc_context* ctx, void* y, void* aux, void* x, void* w, void* residual, void* scaleX, void* scaleW, int32_t M, int32_t N, int32_t K, int32_t epilogue, int32_t layoutW, int32_t dtypeY, int32_t dtypeX, int32_t dtypeW);

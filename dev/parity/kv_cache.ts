@@ -46,6 +46,7 @@ async function greedy(t: Parity): Promise<void> {
   // The reference generates beyond the trained context, as far as its rotary tables reach.
   const model: DecodeModel = {
     contextLen: 10 * inner.contextLen,
+    vocabSize: inner.vocabSize,
     suggestedRows: 4,
     decoder: (options) => inner.decoder(options),
   };
@@ -118,7 +119,26 @@ async function sampling(t: Parity): Promise<void> {
         columns.set(row, { temperature, topK: top_k ?? 0, topP: 1, seed: 42, sample: row, position: round });
       }
       device.upload(settings, columns.words);
-      device.nc.sample(device.ctx, ids.pointer, null, repeated.pointer, s, n, d, temp, k, p, rows, V);
+      device.nc.sample(
+        ...[
+          device.ctx,
+          ids.pointer,
+          null,
+          repeated.pointer,
+          s,
+          n,
+          d,
+          temp,
+          k,
+          p,
+          null,
+          null,
+          null,
+          rows,
+          V,
+          0,
+        ] as const,
+      );
       for (const id of await device.read(ids) as Int32Array) counts[id]++;
     }
     const expected = new Float64Array(V);

@@ -168,7 +168,26 @@ fn sampling(bench: &Bench) {
             }
         }
         let seconds = bench.time(20, |ctx| unsafe {
-            nc_sample(ctx, ids, logprobs, logits, seeds, samples, draws, temperatures, ks, ps, rows as i32, V as i32)
+            let none = std::ptr::null_mut();
+            let [n, V] = [rows, V].map(|n| n as i32);
+            nc_sample(
+                ctx,
+                ids,
+                logprobs,
+                logits,
+                seeds,
+                samples,
+                draws,
+                temperatures,
+                ks,
+                ps,
+                none,
+                none,
+                none,
+                n,
+                V,
+                0,
+            )
         });
         println!("sample ({rows}, {V}) top-k {top_k} top-p {top_p}: {:.3} ms", seconds * 1e3);
     }

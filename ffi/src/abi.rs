@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "1c0e0bb1ca2cb3fb16a05c4e1377c8d6";
+pub const ABI_HASH: &str = "67cf2c9a53834584b1d2a2d58a262320";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -223,9 +223,15 @@ const _: unsafe extern "C" fn(
     *mut c_void,
     *mut c_void,
     *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    *mut c_void,
+    i32,
     i32,
     i32,
 ) -> i32 = crate::nc_sample;
+const _: unsafe extern "C" fn(*mut Context, *mut c_void, *mut c_void, *mut c_void, *mut c_void, i32, i32, i32) -> i32 =
+    crate::nc_top_logprobs;
 const _: unsafe extern "C" fn(
     *mut Context,
     *mut c_void,

@@ -1,7 +1,7 @@
 /** Takes the tokens of an answer apart: its words, tool calls, and the results of tools. */
 import type { Part } from "../data/conversation.ts";
 import { StreamDecoder, type Tokenizer } from "../data/tokenizer.ts";
-import type { EngineTokenizer } from "./batch.ts";
+import type { EngineTokenizer } from "./row.ts";
 
 /** What reading an answer needs of a tokenizer. */
 export type AnswerTokenizer = EngineTokenizer & Pick<Tokenizer, "token">;

@@ -8,17 +8,22 @@
  * alone, beside others, and whenever it joined. The samples of a prompt share one prefill, as do requests in a row that begin alike.
  * While a tool computes, its row waits and the others go on.
  *
- * Each row is watched by a small state machine: the tokens between `<|python_start|>` and `<|python_end|>` are given to the tool, and
- * its result replaces the next sampled tokens, wrapped in `<|output_start|>` and `<|output_end|>`. `<|assistant_end|>` and `<|bos|>`
- * end a row (nanochat/engine.py). No forward pass is made behind the last token of a row.
+ * No forward pass is made behind the last token of a row.
  */
 import { calculate } from "./calculator.ts";
-import { checkSampling, type Draw, type Drawn, type Sampling } from "./sample.ts";
+import { type CheckedRequest, checkRequest, type GenerateRequest, type RowToken } from "./request.ts";
+import { type EngineTokenizer, findMarks, type Marks, Row } from "./row.ts";
+import type { Draw, Drawn } from "./sample.ts";
+
+export type { GenerateRequest, RowToken, Tool } from "./request.ts";
+export type { EngineTokenizer } from "./row.ts";
 
 /** What generation needs of a model: rows with a cache that advance one token at a time. */
 export interface DecodeModel {
   /** Tokens that a sequence may have. */
   readonly contextLen: number;
+  /** Ids that it knows: 0 to this less 1. */
+  readonly vocabSize: number;
   /** Sequences that should run at once where nobody says: what memory holds and gains from. */
   readonly suggestedRows: number;
   /** Makes room for `rows` sequences of up to `capacity` tokens. */
@@ -39,134 +44,11 @@ export interface Decoder extends Disposable {
   step(ids: ArrayLike<number>, live: Uint8Array): void;
 }
 
-/** What generation needs of a tokenizer. */
-export interface EngineTokenizer {
-  /** Encodes plain text; names of special tokens in it are text. */
-  encode(text: string): ArrayLike<number>;
-  /** Decodes ids to text. */
-  decode(ids: ArrayLike<number>): string;
-  /** Finds the id of a special token by its name. */
-  encodeSpecial(name: string): number;
-}
-
-/** Computes the text of a tool call; null = no output. */
-export type Tool = (text: string) => string | null | Promise<string | null>;
-
-/** A prompt and how it is to be continued. */
-export interface GenerateRequest extends Partial<Sampling> {
-  /** Ids, `<|bos|>` first. */
-  readonly prompt: readonly number[];
-  /** How often it is continued; 1. */
-  readonly samples?: number;
-  /** Tokens of each sample at most; without it until the context is full. */
-  readonly maxTokens?: number;
-  /** What computes tool calls; the calculator. */
-  readonly tool?: Tool;
-}
-
-/** One token of one sample. */
-export interface RowToken {
-  /** The request that was added. */
-  readonly request: GenerateRequest;
-  /** Which of its samples. */
-  readonly sample: number;
-  /** What it is. */
-  readonly id: number;
-  /** False where the tool forced it. */
-  readonly sampled: boolean;
-  /** log p of what was sampled; also where a forced token took its place. */
-  readonly logprob: number;
-  /** Why the sample ends with this token: at a mark (which is no part of the answer), or at its limit. */
-  readonly end: "stop" | "length" | null;
-}
-
-/** Ids that the state machine watches for. */
-export interface Marks {
-  readonly pythonStart: number;
-  readonly pythonEnd: number;
-  readonly outputStart: number;
-  readonly outputEnd: number;
-  readonly assistantEnd: number;
-  readonly bos: number;
-}
-
-/** Finds the marks. @throws {RangeError} where the vocabulary lacks one. */
-export function findMarks(tokenizer: EngineTokenizer): Marks {
-  const find = (name: string) => tokenizer.encodeSpecial(`<|${name}|>`);
-  return {
-    ...{ pythonStart: find("python_start"), pythonEnd: find("python_end"), outputStart: find("output_start") },
-    ...{ outputEnd: find("output_end"), assistantEnd: find("assistant_end"), bos: find("bos") },
-  };
-}
-
-/** Tells whether a token ends a row. */
-export function isEnd(token: number, marks: Marks): boolean {
-  return token === marks.assistantEnd || token === marks.bos;
-}
-
-/**
- * Checks a request; returns how its tokens are drawn and how many each sample may have.
- *
- * @throws {RangeError} where the prompt is empty or leaves no room in the context, or a setting is out of range.
- */
-export function checkRequest(
-  request: GenerateRequest,
-  contextLen: number,
-): { readonly sampling: Sampling; readonly limit: number } {
-  const { prompt, samples = 1, maxTokens } = request;
-  if (!Number.isInteger(samples) || samples < 1) {
-    throw new RangeError(`Cannot generate: samples is ${samples}, expected a positive integer`);
-  }
-  if (maxTokens !== undefined && (!Number.isInteger(maxTokens) || maxTokens < 0)) {
-    throw new RangeError(`Cannot generate: maxTokens is ${maxTokens}, expected an integer, 0 or more`);
-  }
-  if (prompt.length === 0) throw new RangeError("Cannot generate: the prompt is empty, expected at least <|bos|>");
-  if (prompt.length >= contextLen) {
-    throw new RangeError(
-      `Cannot generate: the prompt has ${prompt.length} tokens, expected fewer than the context of ${contextLen}`,
-    );
-  }
-  return { sampling: checkSampling(request), limit: Math.min(maxTokens ?? Infinity, contextLen - prompt.length) };
-}
-
 /** A request with samples that no row has taken yet. */
-interface Waiting {
-  readonly request: GenerateRequest;
-  readonly sampling: Sampling;
-  readonly limit: number;
+interface Waiting extends CheckedRequest {
   started: number;
-}
-
-/** One sample in a row of the decoder. */
-class Row {
-  /** Token that the model has not seen yet; null = the next one can be drawn. */
-  next: number | null = null;
-  /** A tool computes: the row waits. */
-  call: Promise<void> | null = null;
-  end: RowToken["end"] = null;
-  /** Tokens that take the place of the next sampled ones. */
-  readonly forced: number[] = [];
-  readonly draw: Draw & { position: number };
-  readonly #limit: number;
-  #expression: number[] | null = null;
-
-  constructor(readonly request: GenerateRequest, { sampling, limit, started }: Waiting) {
-    this.draw = { ...sampling, sample: started, position: request.prompt.length };
-    this.#limit = request.prompt.length + limit;
-  }
-
-  /** Takes the row's next token; returns the ids of a finished tool call. */
-  accept(token: number, marks: Marks): number[] | null {
-    this.next = token;
-    this.draw.position++;
-    if (isEnd(token, marks)) this.end = "stop";
-    else if (this.draw.position === this.#limit) this.end = "length";
-    const expression = this.#expression;
-    if (token === marks.pythonStart) this.#expression = [];
-    else if (token === marks.pythonEnd) this.#expression = null;
-    else expression?.push(token);
-    return token === marks.pythonEnd && expression?.length ? expression : null;
-  }
+  /** Tokens of the prompt that its first sample found at hand. */
+  cachedTokens: number;
 }
 
 /** Rows in generation. One caller steps it; disposing of it ends all rows. */
@@ -179,8 +61,10 @@ export class Batch implements Disposable {
   readonly #decoder: Decoder;
   /** Rows of the decoder from the first on, those that have ended included until the next step. */
   readonly #rows: Row[] = [];
-  readonly #waiting: Waiting[] = [];
+  #waiting: Waiting[] = [];
   #prompt: readonly number[] = []; // at hand in the decoder
+  /** Ends a step that waits for tools. */
+  #wake = Promise.withResolvers<void>();
   #failure: { readonly error: unknown } | null = null;
 
   /** Allocates `rows` rows of `capacity` tokens; without it, of the model's context. */
@@ -199,12 +83,12 @@ export class Batch implements Disposable {
   /** Whether a row would be free for one more request. */
   get hasRoom(): boolean {
     const waiting = this.#waiting.reduce((sum, { request, started }) => sum + (request.samples ?? 1) - started, 0);
-    return this.#rows.filter(({ end }) => end === null).length + waiting < this.#size;
+    return this.#rows.filter(({ isOver }) => !isOver).length + waiting < this.#size;
   }
 
   /** Whether every sample of every request has ended. */
   get isDone(): boolean {
-    return this.#waiting.length === 0 && this.#rows.every(({ end }) => end !== null);
+    return this.#waiting.length === 0 && this.#rows.every(({ isOver }) => isOver);
   }
 
   /**
@@ -213,31 +97,42 @@ export class Batch implements Disposable {
    * @throws {RangeError} where the prompt is empty or leaves no room, or a setting is out of range.
    */
   add(request: GenerateRequest): void {
-    const { sampling, limit } = checkRequest(request, this.#model.contextLen);
+    const checked = checkRequest(request, this.#model);
+    const { limit } = checked;
     if (request.prompt.length + limit > this.#capacity) {
       throw new RangeError(
         `Cannot generate: prompt and answer have up to ${request.prompt.length + limit} tokens, ` +
           `expected at most ${this.#capacity}, the capacity of a row`,
       );
     }
-    if (limit > 0) this.#waiting.push({ request, sampling, limit, started: 0 });
+    if (limit > 0) this.#waiting.push({ ...checked, started: 0, cachedTokens: 0 });
+    this.#wake.resolve();
+  }
+
+  /** Ends every sample of a request, by the object that was added: no more of its tokens are reported, the next step frees its rows. */
+  cancel(request: GenerateRequest): void {
+    this.#waiting = this.#waiting.filter((waiting) => waiting.request !== request);
+    for (const row of this.#rows) if (row.request === request) row.isCancelled = true;
+    this.#wake.resolve();
   }
 
   /**
-   * Draws one token of each row whose turn it is (none where all of them wait for tools) and enqueues the next forward pass, so that the
-   * model computes while the caller works.
+   * Draws one token of each row whose turn it is and enqueues the next forward pass, so that the model computes while the caller works.
+   * Where all rows wait for tools it gives no tokens, after the first result, `add` or `cancel`.
    *
    * @throws what a tool threw.
    */
   async step(): Promise<RowToken[]> {
     this.#fill();
     const calls = this.#rows.flatMap(({ call }) => call ?? []);
-    if (calls.length > 0 && calls.length === this.#rows.length) await Promise.race(calls);
+    if (calls.length > 0 && calls.length === this.#rows.length) {
+      this.#wake = Promise.withResolvers();
+      await Promise.race([...calls, this.#wake.promise]);
+    }
     if (this.#failure) throw this.#failure.error;
     const tokens = this.#rows.some(({ next }) => next === null) ? await this.#draw() : [];
-    const isLive = ({ next, call, end }: Row) => next !== null && call === null && end === null;
-    if (this.#rows.some(isLive)) {
-      const live = Uint8Array.from(this.#rows, (row) => Number(isLive(row)));
+    if (this.#rows.some(({ isLive }) => isLive)) {
+      const live = Uint8Array.from(this.#rows, ({ isLive }) => Number(isLive));
       this.#decoder.step(this.#rows.map(({ next }) => next ?? 0), live);
       live.forEach((fed, i) => {
         if (fed) this.#rows[i].next = null;
@@ -249,10 +144,10 @@ export class Batch implements Disposable {
   /** Gives the places of ended rows to samples that wait, or to the last rows, so that a step computes live rows only. */
   #fill(): void {
     for (let i = 0; i < this.#size; i++) {
-      if (i < this.#rows.length && this.#rows[i].end === null) continue;
+      if (i < this.#rows.length && !this.#rows[i].isOver) continue;
       if (this.#waiting.length > 0) this.#rows[i] = this.#start(i);
       else {
-        while (this.#rows.at(-1)?.end) this.#rows.pop();
+        while (this.#rows.at(-1)?.isOver) this.#rows.pop();
         if (i >= this.#rows.length) return;
         this.#decoder.move(this.#rows.length - 1, i);
         this.#rows[i] = this.#rows.pop()!;
@@ -265,28 +160,28 @@ export class Batch implements Disposable {
     const waiting = this.#waiting[0];
     const { request } = waiting;
     const { prompt } = request;
-    const shared = commonPrefix(this.#prompt, prompt);
+    let shared = commonPrefix(this.#prompt, prompt);
     if (shared < Math.max(prompt.length, this.#prompt.length)) {
-      const kept = Math.min(shared, prompt.length - 1); // the last token is run for its logits
-      this.#decoder.prefill(prompt.slice(kept), kept);
+      shared = Math.min(shared, prompt.length - 1); // the last token is run for its logits
+      this.#decoder.prefill(prompt.slice(shared), shared);
       this.#prompt = prompt;
     }
+    if (waiting.started === 0) waiting.cachedTokens = shared;
     this.#decoder.start(i);
-    const row = new Row(request, waiting);
+    const row = new Row(waiting, { sample: waiting.started, cachedTokens: waiting.cachedTokens });
     if (++waiting.started === (request.samples ?? 1)) this.#waiting.shift();
     return row;
   }
 
   async #draw(): Promise<RowToken[]> {
-    const { ids, logprobs } = await this.#decoder.sample(this.#rows.map(({ draw }) => draw));
+    const { ids, logprobs, top } = await this.#decoder.sample(this.#rows.map(({ draw }) => draw));
     return this.#rows.flatMap((row, i) => {
-      if (row.next !== null) return [];
+      if (row.next !== null || row.isOver) return []; // waits for its tool, or was cancelled meanwhile
       const forced = row.forced.shift();
       const id = forced ?? ids[i];
       const expression = row.accept(id, this.#marks);
-      if (expression && row.end === null) this.#call(row, expression);
-      const { request, draw: { sample }, end } = row;
-      return { request, sample, id, sampled: forced === undefined, logprob: logprobs[i], end };
+      if (expression && !row.isOver) this.#call(row, expression);
+      return row.report({ id, sampled: forced === undefined, logprob: logprobs[i], top: top[i] });
     });
   }
 
@@ -300,7 +195,7 @@ export class Batch implements Disposable {
     const result = (row.request.tool ?? calculate)(this.#tokenizer.decode(expression));
     if (!(result instanceof Promise)) return finish(result);
     row.call = result.then(finish).catch((error) => {
-      this.#failure ??= { error };
+      if (!row.isOver) this.#failure ??= { error };
     }).finally(() => row.call = null);
   }
 

@@ -2,10 +2,11 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { TestRandom, testSeed } from "../../dev/testing.ts";
 import { GPT, type GPTConfig } from "../model/gpt.ts";
 import { Device } from "../tensor/device.ts";
-import { Batch, type GenerateRequest, type RowToken } from "./batch.ts";
+import { Batch } from "./batch.ts";
 import { GptDecodeModel } from "./decode.ts";
 import { Engine, type Generated } from "./engine.ts";
 import { bytes, byteTokenizer, ScriptedModel, special } from "./engine_testing.ts";
+import type { GenerateRequest, RowToken } from "./request.ts";
 
 const [BOS, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END] = [
   ..."bos assistant_end python_start python_end output_start output_end".split(" "),
@@ -165,11 +166,116 @@ Deno.test("Batch waits where every row waits for a tool, and throws what a tool 
   assertEquals(model.open, 0);
 });
 
+Deno.test("Batch.cancel() frees rows and waiting samples at the next step and reports no more of them", async () => {
+  const model = new ScriptedModel([[5, 5, 5, END], [6, 6, 6, END], [7, 7, END], [8, END]]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });
+  const [first, second, third, fourth] = [{ samples: 2 }, { samples: 5 }, {}, {}].map((request) => ({
+    ...request,
+    prompt: [BOS, 1],
+  }));
+  for (const request of [first, second, third]) batch.add(request);
+  assertEquals((await batch.step()).map(({ request, id }) => [request, id]), [[first, 5], [first, 6]]);
+  batch.cancel(second); // waits
+  const running = batch.step();
+  batch.cancel(first); // while its tokens are drawn
+  assertEquals(await running, []);
+  assert(batch.hasRoom && !batch.isDone);
+  assertEquals((await batch.step()).map(({ request, id }) => [request, id]), [[third, 7]]);
+  assertEquals(model.fed.at(-1), [7], "no row of a cancelled request is computed");
+  batch.cancel(third);
+  batch.cancel(third);
+  assert(batch.isDone);
+  assertEquals(await batch.step(), []);
+  batch.add(fourth);
+  assertEquals((await finish(batch)).map(({ request, id }) => [request, id]), [[fourth, 8], [fourth, END]]);
+  batch.cancel(fourth);
+  assert(batch.isDone);
+});
+
+Deno.test("Batch.cancel() and add() end a step that waits for tools, whose results are then unheard", async () => {
+  const script = [PYTHON, ...bytes("x"), PYTHON_END, 9, END];
+  const model = new ScriptedModel([script, [4, END], script, script]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });
+  const calls: PromiseWithResolvers<string | null>[] = [];
+  const tool = () => {
+    calls.push(Promise.withResolvers());
+    return calls.at(-1)!.promise;
+  };
+  const [slow, quick, failing] = [{ prompt: [BOS], tool }, { prompt: [BOS] }, { prompt: [BOS, 1], tool }];
+  batch.add(slow);
+  while (calls.length < 1) await batch.step();
+  const waiting = batch.step();
+  batch.add(quick);
+  assertEquals(await waiting, []);
+  assertEquals((await batch.step()).map(({ id }) => id), [4]);
+  assertEquals((await batch.step()).map(({ id }) => id), [END]);
+  batch.add(failing);
+  while (calls.length < 2) await batch.step();
+  const both = batch.step();
+  batch.cancel(failing);
+  assertEquals(await both, []);
+  calls[1].reject(new Error("nobody waits for it"));
+  calls[0].resolve(null);
+  assertEquals((await finish(batch)).map(({ request, id }) => [request, id]), [[slow, 9], [slow, END]]);
+});
+
+Deno.test("Batch counts each token of an answer, the forced ones too, before the next is drawn", async () => {
+  const model = new ScriptedModel([[5, PYTHON, ...bytes("1"), PYTHON_END, 0, 0, 0, 5, 6, 6, END], [5, END]]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });
+  const logitBias = new Map([[6, 3]]);
+  batch.add({ prompt: [BOS, 5], frequencyPenalty: 1, presencePenalty: 0.5, logitBias, tool: () => "2" });
+  batch.add({ prompt: [BOS, 5], topLogprobs: 3 });
+  const seen = (await finish(batch)).filter(({ request }) => request.logitBias).map(({ id }) => id);
+  assertEquals(seen, [5, PYTHON, ...bytes("1"), PYTHON_END, OUTPUT, ...bytes("2"), OUTPUT_END, 5, 6, 6, END]);
+  model.draws.forEach(([{ changes, topLogprobs }, other], i) => {
+    const expected = new Map([[6, 3]]);
+    const before = seen.slice(0, i);
+    for (const id of before) {
+      const count = before.filter((other) => other === id).length;
+      expected.set(id, (id === 6 ? 3 : 0) - count - 0.5);
+    }
+    assertEquals(changes, expected);
+    assertEquals([topLogprobs, other?.changes, other?.topLogprobs], [undefined, undefined, other && 3]);
+  });
+});
+
+Deno.test("Batch draws with penalties, biases and candidates as the formulas say", async () => {
+  using device = Device.open("cpu", { threads: 2 });
+  using model = randomModel(device);
+  const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
+  const run = async (request: Omit<GenerateRequest, "prompt">) => {
+    using batch = new Batch(engine, { rows: 1 });
+    batch.add({ prompt: [BOS, 1, 2], temperature: 0, maxTokens: 30, ...request });
+    return await finish(batch);
+  };
+  const plainly = await run({});
+  assertEquals(plainly[0].top, undefined);
+  const listed = await run({ topLogprobs: 4 });
+  assertEquals(listed.map(({ id, logprob }) => [id, logprob]), plainly.map(({ id, logprob }) => [id, logprob]));
+  for (const { id, logprob, top } of listed) assertEquals([top!.length, top![0]], [4, { id, logprob }]);
+  // A bias of 100 forces a token whose log-probability stays what the model gave it.
+  const [second] = listed[0].top!.slice(1);
+  const [forced] = await run({ logitBias: new Map([[second.id, 100]]) });
+  assertEquals([forced.id, forced.logprob], [second.id, second.logprob]);
+  const banned = await run({ logitBias: new Map(plainly.map(({ id }) => [id, -100])) });
+  assert(banned.every(({ id }) => plainly.every((other) => other.id !== id)));
+  const repeats = (tokens: RowToken[]) => tokens.length - new Set(tokens.map(({ id }) => id)).size;
+  const logitBias = new Map([END, BOS].map((id) => [id, -100]));
+  const [loose, strict] = [await run({ logitBias, presencePenalty: -2 }), await run({ logitBias, presencePenalty: 2 })];
+  assert(repeats(loose) > repeats(strict), `${repeats(loose)} repeats, with the penalty ${repeats(strict)}`);
+});
+
 Deno.test("Batch.add() refuses what does not fit its rows", () => {
   using batch = new Batch({ model: new ScriptedModel([[5]]), tokenizer: byteTokenizer }, { rows: 1, capacity: 10 });
   assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 10 }), RangeError, "up to 11 tokens, expected at most 10");
   assertThrows(() => batch.add({ prompt: [] }), RangeError, "the prompt is empty");
   assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 1, topP: 2 }), RangeError, "topP is 2");
+  for (const topLogprobs of [-1, 21, 0.5]) {
+    const message = `topLogprobs is ${topLogprobs}, expected an integer, 0 to 20`;
+    assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 1, topLogprobs }), RangeError, message);
+  }
+  const logitBias = new Map([[265, 1]]);
+  assertThrows(() => batch.add({ prompt: [BOS], maxTokens: 1, logitBias }), RangeError, "names the token 265");
   batch.add({ prompt: [BOS], maxTokens: 9 });
   assert(!batch.hasRoom);
 });

@@ -13,7 +13,8 @@ import type { ComputeType } from "../tensor/dtype.ts";
 import { PlanDevice } from "../tensor/plan.ts";
 import { type Costs, countWork, Tape } from "../tensor/tape.ts";
 import type { DecodeModel, Decoder } from "./batch.ts";
-import { type Draw, type Drawn, SamplingColumns } from "./sample.ts";
+import type { Draw, Drawn } from "./sample.ts";
+import { Sampler } from "./sampler.ts";
 
 /** Prompt tokens of one forward pass. */
 const PREFILL_CHUNK = 256;
@@ -31,11 +32,14 @@ export class GptDecodeModel implements DecodeModel {
   readonly model: GPT;
   /** Tokens that a sequence may have: the length the model was trained with. */
   readonly contextLen: number;
+  /** Ids that it knows. */
+  readonly vocabSize: number;
 
   /** Wraps a model; nothing is allocated before `decoder`. */
   constructor(model: GPT) {
     this.model = model;
     this.contextLen = model.config.sequenceLen;
+    this.vocabSize = model.config.vocabSize;
   }
 
   /** Rows whose caches fill a quarter of the memory that is free now, 1 to 32. */
@@ -55,7 +59,6 @@ export class GptDecodeModel implements DecodeModel {
 export class GptDecoder implements Decoder {
   readonly #model: GPT;
   readonly #device: Device;
-  readonly #rows: number;
   readonly #unpacks: boolean;
   readonly #arena: Arena;
   readonly #tape: Tape;
@@ -65,9 +68,7 @@ export class GptDecoder implements Decoder {
   readonly #promptLogits: OwnedTensor; // (V) f32
   readonly #logits: OwnedTensor; // (rows, V) f32
   readonly #ids: OwnedTensor; // (rows, 1) i32
-  readonly #columns: SamplingColumns;
-  readonly #settings: OwnedTensor; // (WORDS, rows) i32
-  readonly #drawn: OwnedTensor; // (2, rows): ids i32, log-probabilities f32
+  readonly #sampler: Sampler;
   /** The recorded forward pass of the first n rows and its work, by n: replaying it saves 0.2 ms of JavaScript a step. */
   readonly #graphs = new Map<number, { readonly graph: Deno.PointerObject; readonly costs: Costs }>();
   /** Filled with the work of every forward pass when set. */
@@ -78,7 +79,6 @@ export class GptDecoder implements Decoder {
     const { device, config, dtype } = model;
     this.#model = model;
     this.#device = device;
-    this.#rows = rows;
     this.#unpacks = !model.isPacked;
     if (this.#unpacks) model.packForInference();
     this.#arena = new Arena(device, planArena(config, { rows, chunk: Math.min(capacity, PREFILL_CHUNK), dtype }));
@@ -88,9 +88,7 @@ export class GptDecoder implements Decoder {
     this.#promptLogits = device.tensor([config.vocabSize], "f32");
     this.#logits = device.tensor([rows, config.vocabSize], "f32");
     this.#ids = device.tensor([rows, 1], "i32");
-    this.#columns = new SamplingColumns(rows);
-    this.#settings = device.tensor([SamplingColumns.WORDS, rows], "i32");
-    this.#drawn = device.tensor([2, rows], "i32");
+    this.#sampler = new Sampler(device, { rows, vocabSize: config.vocabSize });
   }
 
   /** Enqueues tokens behind the first `kept` of the prompt at hand; leaves the logits of its next token. */
@@ -156,19 +154,8 @@ export class GptDecoder implements Decoder {
   }
 
   /** Draws the next token of the first rows, on the device, and waits for the ids. */
-  async sample(draws: readonly Draw[]): Promise<Drawn> {
-    const [rows, n] = [this.#rows, draws.length];
-    draws.forEach((draw, row) => this.#columns.set(row, draw));
-    this.#device.upload(this.#settings, this.#columns.words);
-    const column = (offset: number) => this.#settings.view([n], offset).pointer;
-    const [seeds, samples, positions, temperatures, topK, topP] = this.#columns.offsets.map(column);
-    const { nc, ctx } = this.#device;
-    nc.sample(
-      ...[ctx, this.#drawn.pointer, this.#drawn.view([n], rows).pointer, this.#logits.pointer] as const,
-      ...[seeds, samples, positions, temperatures, topK, topP, n, this.#model.config.vocabSize] as const,
-    );
-    const ids = await this.#device.read(this.#drawn) as Int32Array;
-    return { ids: ids.subarray(0, n), logprobs: new Float32Array(ids.buffer, 4 * rows, n) };
+  sample(draws: readonly Draw[]): Promise<Drawn> {
+    return this.#sampler.sample(this.#logits, draws);
   }
 
   /** Reads the logits (V) of a row's next token: what evaluations and tests compare. */
@@ -186,8 +173,8 @@ export class GptDecoder implements Decoder {
     const { nc, ctx, isOpen } = this.#device;
     for (const { graph } of isOpen ? this.#graphs.values() : []) nc.graph_free(ctx, graph);
     if (this.#unpacks) this.#model.unpack();
-    const tensors = [this.#promptLogits, this.#logits, this.#ids, this.#settings, this.#drawn];
-    for (const part of [this.#cache, this.#prompt, this.#arena, ...tensors]) part[Symbol.dispose]();
+    const tensors = [this.#promptLogits, this.#logits, this.#ids];
+    for (const part of [this.#cache, this.#prompt, this.#arena, this.#sampler, ...tensors]) part[Symbol.dispose]();
   }
 }
 

@@ -2,16 +2,9 @@
  * Generation: takes the ids of prompts, gives the ids that continue them, until every sample has ended, its limit is reached, or the
  * context is full. All of it runs through one loop, the steps of a `Batch`.
  */
-import {
-  Batch,
-  checkRequest,
-  type DecodeModel,
-  type EngineTokenizer,
-  findMarks,
-  type GenerateRequest,
-  isEnd,
-  type Marks,
-} from "./batch.ts";
+import { Batch, type DecodeModel } from "./batch.ts";
+import { checkRequest, type GenerateRequest } from "./request.ts";
+import { type EngineTokenizer, findMarks, isEnd, type Marks } from "./row.ts";
 
 /** Options of one generation. */
 export interface GenerateOptions extends Omit<GenerateRequest, "prompt"> {
@@ -78,7 +71,7 @@ export class Engine {
   async *generate(prompt: readonly number[], options: GenerateOptions = {}): AsyncGenerator<Column, void, void> {
     const { samples = 1, signal } = options;
     const request = { ...options, prompt };
-    const { limit } = checkRequest(request, this.model.contextLen);
+    const { limit } = checkRequest(request, this.model);
     if (limit === 0) return;
     using batch = new Batch(this, { rows: samples, capacity: prompt.length + limit });
     batch.add(request);
@@ -133,7 +126,7 @@ export class Engine {
         else {
           const request = { ...value }; // the key, also where an object is given twice
           batch.add(request);
-          const { limit } = checkRequest(request, this.model.contextLen);
+          const { limit } = checkRequest(request, this.model);
           const left = limit > 0 ? request.samples ?? 1 : 0;
           open.push({ ...startOf(request), request, left });
           pending.set(request, open.at(-1)!);

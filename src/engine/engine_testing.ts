@@ -1,5 +1,6 @@
 /** What tests of the engine share: a byte tokenizer and a model that says what scripts say. */
-import type { DecodeModel, Decoder, EngineTokenizer } from "./batch.ts";
+import type { DecodeModel, Decoder } from "./batch.ts";
+import type { EngineTokenizer } from "./row.ts";
 import type { Draw } from "./sample.ts";
 
 /** The chat's special tokens behind the bytes. */
@@ -22,6 +23,7 @@ export const byteTokenizer = {
 /** A model whose i-th started sample draws the tokens of the i-th script, the last one for ever, and that remembers what it was asked. */
 export class ScriptedModel implements DecodeModel {
   readonly contextLen: number;
+  readonly vocabSize = 256 + SPECIALS.length;
   readonly suggestedRows = 4;
   /** Prompt of each started sample. */
   readonly prompts: number[][] = [];
@@ -62,12 +64,12 @@ export class ScriptedModel implements DecodeModel {
         live.forEach((fed, row) => held[row].fed += fed);
       },
       sample: (draws) => {
-        this.draws.push(draws.map((draw) => ({ ...draw })));
+        this.draws.push(draws.map((draw) => ({ ...draw, changes: draw.changes && new Map(draw.changes) })));
         const ids = Int32Array.from(
           draws,
           (_, row) => held[row].script[Math.min(held[row].fed, held[row].script.length - 1)],
         );
-        return Promise.resolve({ ids, logprobs: new Float32Array(draws.length) });
+        return Promise.resolve({ ids, logprobs: new Float32Array(draws.length), top: draws.map(() => undefined) });
       },
       [Symbol.dispose]: () => void this.open--,
     };

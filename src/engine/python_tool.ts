@@ -2,7 +2,7 @@
  * Python as a tool of the chat model: what stands between the tool's marks is first offered to the calculator, then run as a program in
  * the sandbox (execution.ts).
  */
-import type { Tool } from "./batch.ts";
+import type { Tool } from "./request.ts";
 import { calculate } from "./calculator.ts";
 import type { PythonPool } from "./execution.ts";
 

@@ -1,5 +1,15 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { checkSampling, DEFAULT_SAMPLING, freshSeed, type Sampling, SamplingColumns } from "./sample.ts";
+import {
+  checkPenalties,
+  checkSampling,
+  DEFAULT_SAMPLING,
+  freshSeed,
+  LogitChanges,
+  type Penalties,
+  type Sampling,
+  SamplingColumns,
+  writeChanges,
+} from "./sample.ts";
 
 Deno.test("checkSampling() fills in what is missing and refuses what is out of range", () => {
   assertEquals(checkSampling({}), { temperature: 1, topK: 0, topP: 1, seed: 42 }); // as the reference's engine
@@ -28,10 +38,53 @@ Deno.test("checkSampling() fills in what is missing and refuses what is out of r
 
 Deno.test("SamplingColumns.set() keeps the low 64 bits of a seed and every setting of the row", () => {
   const columns = new SamplingColumns(2);
-  columns.set(1, { temperature: 0.5, topK: 7, topP: 0.25, seed: -1, sample: 3, position: 9 });
+  columns.set(1, { temperature: 0.5, topK: 7, topP: 0.25, seed: -1, sample: 3, position: 9, topLogprobs: 5 });
   assertEquals([...columns.seeds], [0n, 0xffffffffffffffffn]);
   assertEquals([columns.samples[1], columns.draws[1], columns.topK[1]], [3, 9, 7]);
-  assertEquals([columns.temperatures[1], columns.topP[1]], [0.5, 0.25]);
+  assertEquals([columns.temperatures[1], columns.topP[1], columns.topLogprobs[1]], [0.5, 0.25, 5]);
+});
+
+Deno.test("checkPenalties() gives null where nothing changes and refuses what is out of range", () => {
+  assertEquals(checkPenalties({}, 9), null);
+  assertEquals(checkPenalties({ frequencyPenalty: 0, presencePenalty: -0, logitBias: new Map() }, 9), null);
+  const all = { frequencyPenalty: -2, presencePenalty: 2, logitBias: new Map([[0, -100], [8, 100]]) };
+  assertEquals(checkPenalties(all, 9), all);
+  const refused = (change: Partial<Penalties>, message: string) =>
+    assertThrows(() => checkPenalties(change, 9), RangeError, message);
+  refused({ frequencyPenalty: 2.01 }, "frequencyPenalty is 2.01, expected -2 to 2");
+  refused({ presencePenalty: NaN }, "presencePenalty is NaN");
+  refused({ presencePenalty: -Infinity }, "presencePenalty is -Infinity");
+  refused({ logitBias: new Map([[9, 1]]) }, "logitBias names the token 9, expected 0 to 8");
+  refused({ logitBias: new Map([[-1, 1]]) }, "names the token -1");
+  refused({ logitBias: new Map([[0.5, 1]]) }, "names the token 0.5");
+  refused({ logitBias: new Map([[3, -101]]) }, "logitBias of 3 is -101, expected -100 to 100");
+  refused({ logitBias: new Map([[3, NaN]]) }, "logitBias of 3 is NaN");
+});
+
+Deno.test("LogitChanges.count() adds up what OpenAI's formula takes from the tokens of an answer", () => {
+  const changes = new LogitChanges({
+    frequencyPenalty: 0.5,
+    presencePenalty: 0.25,
+    logitBias: new Map([[3, 10], [4, 1]]),
+  });
+  assertEquals([...changes.values], [[3, 10], [4, 1]]);
+  for (const id of [3, 7, 3]) changes.count(id);
+  assertEquals([...changes.values], [[3, 10 - 1 - 0.25], [4, 1], [7, -0.5 - 0.25]]);
+  const biased = new LogitChanges({ frequencyPenalty: 0, presencePenalty: 0, logitBias: new Map([[3, 10]]) });
+  biased.count(5);
+  assertEquals([...biased.values], [[3, 10]]);
+});
+
+Deno.test("writeChanges() lays out the lists of all rows behind each other", () => {
+  const draw = { ...DEFAULT_SAMPLING, sample: 0, position: 0 };
+  assertEquals(writeChanges([draw, { ...draw, changes: new Map() }]), null);
+  const { words, size } = writeChanges([
+    { ...draw, changes: new Map([[5, 1.5]]) },
+    draw,
+    { ...draw, changes: new Map([[7, -2], [1, 0.25]]) },
+  ])!;
+  assertEquals([size, ...words.slice(0, 7)], [3, 0, 1, 1, 3, 5, 7, 1]);
+  assertEquals([...new Float32Array(words.buffer, 28, 3)], [1.5, -2, 0.25]);
 });
 
 Deno.test("freshSeed() gives integers of 31 bits that differ", () => {

@@ -754,7 +754,7 @@ const ops = {
   },
   nc_sample: {
     doc:
-      "Draws ids i32 (rows) from logits f32 (rows, V). seeds u64, samples, draws, topK i32, temperatures, topP f32, one each a row. temperature 0: the largest logit, lowest id among equals. Else softmax(logits / temperature) over exactly topK (0 = all) largest, lowest ids among equals, of these the smallest set with mass >= topP (1 = all), drawn in the order of ids with the uniform number of Philox4x32-10 (key = seed, counter = (draw, sample, 0, 0)). logprobs f32 (rows) or null: log-softmax of the id over all V at temperature 1. NaN or +inf fails the queue.",
+      "Draws ids i32 (rows) from logits f32 (rows, V). seeds u64, samples, draws, topK i32, temperatures, topP f32, one each a row. temperature 0: the largest logit, lowest id among equals. Else softmax(logits / temperature) over exactly topK (0 = all) largest, lowest ids among equals, of these the smallest set with mass >= topP (1 = all), drawn in the order of ids with the uniform number of Philox4x32-10 (key = seed, counter = (draw, sample, 0, 0)). logprobs f32 (rows) or null: log-softmax of the id over all V at temperature 1. biasStarts i32 (rows + 1) or null: row r is drawn from its logits with biasValues f32 added at the biasIds i32 (biases each) from biasStarts[r] to biasStarts[r + 1]; logprobs ignore them. NaN or +inf fails the queue.",
     args: [
       "ctx: ptr",
       "ids: ptr",
@@ -766,8 +766,26 @@ const ops = {
       "temperatures: ptr",
       "topK: ptr",
       "topP: ptr",
+      "biasStarts: ptr",
+      "biasIds: ptr",
+      "biasValues: ptr",
       "rows: i32",
       "V: i32",
+      "biases: i32",
+    ],
+  },
+  nc_top_logprobs: {
+    doc:
+      "The most probable tokens of logits f32 (rows, V): ids i32 (rows, topK), best first, the lower id first among equals, and logprobs f32 (rows, topK), log-softmax over all V as in nc_sample. Of row r the first counts[r] are written, counts i32 (rows).",
+    args: [
+      "ctx: ptr",
+      "ids: ptr",
+      "logprobs: ptr",
+      "logits: ptr",
+      "counts: ptr",
+      "rows: i32",
+      "V: i32",
+      "topK: i32",
     ],
   },
 } as const satisfies Record<string, AbiRow>;

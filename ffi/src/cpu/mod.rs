@@ -44,6 +44,7 @@ pub mod softcap;
 #[cfg(test)]
 pub mod testing;
 pub mod tile;
+pub mod top_logprobs;
 pub mod weighted_sum;
 
 pub use attention::*;
@@ -64,4 +65,5 @@ pub use rmsnorm::*;
 pub use sample::*;
 pub use score::*;
 pub use softcap::*;
+pub use top_logprobs::*;
 pub use weighted_sum::*;

@@ -6,6 +6,9 @@
 //!   Philox(seed; draw, sample), the first id, in rising order, whose running sum exceeds u times the total.
 //!   logprob = log softmax(logits)[id], at temperature 1 over the whole vocabulary.
 //!
+//! A row may be drawn from changed logits (penalties, biases): a short list of ids and of what is added to theirs. The
+//! log-probability stays that of the logits as they are.
+//!
 //! Each row is computed alone and in one order, so its result does not depend on the other rows. A NaN or +inf among the logits
 //! fails the queue.
 
@@ -61,6 +64,7 @@ const COLLECTED: usize = 128;
 struct Scratch {
     weights: Vec<f32>,
     ids: Vec<u32>,
+    changed: Vec<f32>,
 }
 
 thread_local! {
@@ -82,6 +86,53 @@ fn argmax(logits: &[f32], row: usize) -> usize {
         fail(format!("Cannot sample row {row}: every logit is -inf, expected one finite number"));
     }
     best
+}
+
+/// ln of sum_i exp(logits[i] - max): what a logit less max is above its log-probability.
+pub(super) fn log_total(weights: &mut Vec<f32>, logits: &[f32], max: f32) -> f64 {
+    weights.resize(logits.len(), 0.0);
+    // SAFETY: both slices have V elements.
+    unsafe { dispatch(Weights { y: weights, x: logits, max, factor: 1.0 }) }.ln()
+}
+
+/// log p of a logit.
+pub(super) fn logprob(logit: f32, max: f32, log_total: f64) -> f32 {
+    (f64::from(logit) - f64::from(max) - log_total) as f32
+}
+
+/// Ids of the rows and what is added to their logits before a token is drawn: row r has those of starts[r]..starts[r + 1].
+#[derive(Clone, Copy)]
+struct Biases {
+    starts: Memory<i32>,
+    ids: Memory<i32>,
+    values: Memory<f32>,
+}
+
+impl Biases {
+    /// Those of a row.
+    fn of(&self, row: usize) -> (&[i32], &[f32]) {
+        let [from, to] = [0, 1].map(|i| self.starts.get()[row + i]);
+        let range = from as usize..to as usize;
+        match (self.ids.get().get(range.clone()), self.values.get().get(range)) {
+            (Some(ids), Some(values)) => (ids, values),
+            _ => fail(format!(
+                "Cannot sample row {row}: its biases are {from} to {to}, expected a range of the {} given",
+                self.ids.len()
+            )),
+        }
+    }
+}
+
+/// y = logits with the values added to those of the ids.
+fn add_biases(y: &mut Vec<f32>, logits: &[f32], (ids, values): (&[i32], &[f32]), row: usize) {
+    y.clear();
+    y.extend_from_slice(logits);
+    for (&id, &value) in ids.iter().zip(values) {
+        match y.get_mut(id as usize) {
+            Some(y) => *y += value,
+            None => fail(format!("Cannot sample row {row}: a bias is of id {id}, expected 0 to {}", logits.len() - 1)),
+        }
+    }
 }
 
 /// What one row asks for.
@@ -111,7 +162,7 @@ impl Request {
 
 /// Chooses an id with the weights of `scratch`, cut to top-k and top-p.
 fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) -> usize {
-    let Scratch { weights, ids } = scratch;
+    let Scratch { weights, ids, .. } = scratch;
     // SAFETY: both slices have V elements.
     let mut total = unsafe { dispatch(Weights { y: weights, x: logits, max, factor: 1.0 / request.temperature }) };
     let u = f64::from(uniform(request.seed, request.draw as u32, request.sample as u32));
@@ -182,20 +233,37 @@ fn walk(weights: &[f32], ids: impl Iterator<Item = usize>, target: f64) -> usize
     last
 }
 
+/// Draws an id from logits whose largest has the id `best`.
+fn draw(scratch: &mut Scratch, logits: &[f32], best: usize, request: &Request) -> usize {
+    if request.temperature == 0.0 { best } else { choose(scratch, logits, request, logits[best]) }
+}
+
 /// Samples one row: the id and its log-probability.
-fn sample_row(row: usize, logits: &[f32], request: &Request, with_logprob: bool) -> (usize, f32) {
+fn sample_row(
+    row: usize,
+    logits: &[f32],
+    request: &Request,
+    biases: (&[i32], &[f32]),
+    with_logprob: bool,
+) -> (usize, f32) {
     request.check(row);
     let best = argmax(logits, row);
-    let max = logits[best];
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.weights.resize(logits.len(), 0.0);
-        let id = if request.temperature == 0.0 { best } else { choose(scratch, logits, request, max) };
+        let id = if biases.0.is_empty() {
+            draw(scratch, logits, best, request)
+        } else {
+            let mut changed = std::mem::take(&mut scratch.changed);
+            add_biases(&mut changed, logits, biases, row);
+            let id = draw(scratch, &changed, argmax(&changed, row), request);
+            scratch.changed = changed;
+            id
+        };
         if !with_logprob {
             return (id, 0.0);
         }
-        // SAFETY: both slices have V elements.
-        let total = unsafe { dispatch(Weights { y: &mut scratch.weights, x: logits, max, factor: 1.0 }) };
-        (id, (f64::from(logits[id]) - f64::from(max) - total.ln()) as f32)
+        let max = logits[best];
+        (id, logprob(logits[id], max, log_total(&mut scratch.weights, logits, max)))
     })
 }
 
@@ -211,8 +279,12 @@ pub unsafe extern "C" fn nc_sample(
     temperatures: *mut c_void,
     topK: *mut c_void,
     topP: *mut c_void,
+    biasStarts: *mut c_void,
+    biasIds: *mut c_void,
+    biasValues: *mut c_void,
     rows: i32,
     V: i32,
+    biases: i32,
 ) -> i32 {
     // SAFETY: null or a live handle.
     unsafe {
@@ -226,6 +298,13 @@ pub unsafe extern "C" fn nc_sample(
             let draws: Memory<i32> = cx.memory(draws, n, "draws")?;
             let temperatures: Memory<f32> = cx.memory(temperatures, n, "temperatures")?;
             let (top_k, top_p): (Memory<i32>, Memory<f32>) = (cx.memory(topK, n, "topK")?, cx.memory(topP, n, "topP")?);
+            let biases = match (cx.optional(biasStarts, n + 1, "biasStarts")?, count(&[biases])?) {
+                (None, _) => None,
+                (Some(starts), biases) => {
+                    let ids = cx.memory(biasIds, biases, "biasIds")?;
+                    Some(Biases { starts, ids, values: cx.memory(biasValues, biases, "biasValues")? })
+                }
+            };
             let V = V as usize;
             cx.enqueue("nc_sample", move || {
                 if V == 0 && n > 0 {
@@ -240,7 +319,9 @@ pub unsafe extern "C" fn nc_sample(
                         top_k: top_k.get()[r],
                         top_p: top_p.get()[r],
                     };
-                    let (id, logprob) = sample_row(r, &logits.get()[r * V..(r + 1) * V], &request, logprobs.is_some());
+                    let own = biases.as_ref().map_or((&[][..], &[][..]), |biases| biases.of(r));
+                    let logits = &logits.get()[r * V..(r + 1) * V];
+                    let (id, logprob) = sample_row(r, logits, &request, own, logprobs.is_some());
                     ids.as_ptr().add(r).write(id as i32);
                     if let Some(logprobs) = logprobs {
                         logprobs.as_ptr().add(r).write(logprob);
@@ -270,8 +351,17 @@ mod tests {
 
     const ROW: Row = Row { seed: 42, sample: 0, draw: 0, temperature: 1.0, top_k: 0, top_p: 1.0 };
 
-    fn call(rig: &Rig, logits: &[f32], rows: &[Row]) -> (i32, *mut c_void, *mut c_void) {
+    /// Biases of each row.
+    type Lists<'a> = &'a [&'a [(i32, f32)]];
+
+    fn call(rig: &Rig, logits: &[f32], rows: &[Row], biases: Lists) -> (i32, *mut c_void, *mut c_void) {
         let n = rows.len();
+        let mut starts = vec![0];
+        for list in biases {
+            starts.push(starts.last().unwrap() + list.len() as i32);
+        }
+        let starts = if biases.is_empty() { std::ptr::null_mut() } else { rig.put(&starts) };
+        let biases = biases.concat();
         let column = |f: &dyn Fn(&Row) -> f32| rig.put(&rows.iter().map(f).collect::<Vec<f32>>());
         let whole = |f: &dyn Fn(&Row) -> i32| rig.put(&rows.iter().map(f).collect::<Vec<i32>>());
         let (ids, logprobs) = (rig.junk::<i32>(n), rig.junk::<f32>(n));
@@ -288,15 +378,23 @@ mod tests {
                 column(&|r| r.temperature),
                 whole(&|r| r.top_k),
                 column(&|r| r.top_p),
+                starts,
+                rig.put(&biases.iter().map(|&(id, _)| id).collect::<Vec<i32>>()),
+                rig.put(&biases.iter().map(|&(_, value)| value).collect::<Vec<f32>>()),
                 n as i32,
                 (logits.len() / n) as i32,
+                biases.len() as i32,
             )
         };
         (status, ids, logprobs)
     }
 
     fn sample(rig: &Rig, logits: &[f32], rows: &[Row]) -> (Vec<i32>, Vec<f32>) {
-        let (status, ids, logprobs) = call(rig, logits, rows);
+        sample_biased(rig, logits, rows, &[])
+    }
+
+    fn sample_biased(rig: &Rig, logits: &[f32], rows: &[Row], biases: Lists) -> (Vec<i32>, Vec<f32>) {
+        let (status, ids, logprobs) = call(rig, logits, rows, biases);
         rig.ok(status);
         (rig.get(ids, rows.len()), rig.get(logprobs, rows.len()))
     }
@@ -400,8 +498,43 @@ mod tests {
         ];
         for (logits, row, expected) in cases {
             let rig = Rig::new(1);
-            let message = rig.fails(call(&rig, logits, &[row]).0, STATUS_PANIC);
+            let message = rig.fails(call(&rig, logits, &[row], &[]).0, STATUS_PANIC);
             assert!(message.contains(expected), "{message}");
+        }
+        let biased: [(&[(i32, f32)], &str); 4] = [
+            (&[(2, 0.0)], "a bias is of id 2, expected 0 to 1"),
+            (&[(-1, 0.0)], "a bias is of id -1"),
+            (&[(1, f32::NAN)], "logit 1 is NaN"),
+            (&[(0, f32::NEG_INFINITY), (1, f32::NEG_INFINITY)], "every logit is -inf"),
+        ];
+        for (biases, expected) in biased {
+            let rig = Rig::new(1);
+            let message = rig.fails(call(&rig, &[0.0, 1.0], &[ROW], &[biases]).0, STATUS_PANIC);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn sample_draws_from_biased_logits_and_scores_the_plain_ones() {
+        let rig = Rig::new(2);
+        let V = 300;
+        let logits: Vec<f32> = elements::<f32>(3 * V, 1).iter().map(|x| x * 6.0).collect();
+        let list: Vec<(i32, f32)> = [(7, 4.5), (299, -3.0), (0, 100.0), (7, 1.0)].to_vec();
+        for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.8, 9, 1.0), (1.3, 0, 0.8)] {
+            for draw in 0..30 {
+                let rows = [Row { draw, temperature, top_k, top_p, ..ROW }; 3];
+                let (ids, logprobs) = sample_biased(&rig, &logits, &rows, &[&[], &list, &[]]);
+                let plainly = sample(&rig, &logits, &rows);
+                for row in [0, 2] {
+                    assert_eq!((ids[row], logprobs[row].to_bits()), (plainly.0[row], plainly.1[row].to_bits()));
+                }
+                let mut changed = logits[V..2 * V].to_vec();
+                list.iter().for_each(|&(id, value)| changed[id as usize] += value);
+                assert_eq!(ids[1] as usize, plain(&changed, rows[1]));
+                let total: f64 = logits[V..2 * V].iter().map(|&x| f64::from(x).exp()).sum();
+                let expected = f64::from(logits[V + ids[1] as usize]) - total.ln();
+                assert!((f64::from(logprobs[1]) - expected).abs() < 1e-5, "{} for {expected}", logprobs[1]);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::cpu::lm_head::{Head, Row, Targets, set};
+use crate::cpu::top_logprobs::top;
 use crate::guard::{Error, entry};
 use crate::memory::Memory;
 use rayon::prelude::*;
@@ -21,21 +22,6 @@ struct Scores {
 thread_local! {
     /// The best (logit, id) of a row, best first.
     static BEST: RefCell<Vec<(f32, i32)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Keeps the k largest logits, the lower id first among equals.
-fn top(best: &mut Vec<(f32, i32)>, l: &[f32], k: usize) {
-    best.clear();
-    for (id, &l) in l.iter().enumerate() {
-        if best.len() == k {
-            if best.last().is_none_or(|&(worst, _)| l <= worst) {
-                continue;
-            }
-            best.pop();
-        }
-        let at = best.partition_point(|&(other, _)| other >= l);
-        best.insert(at, (l, id as i32));
-    }
 }
 
 impl Scores {
