@@ -13,6 +13,12 @@ export interface Api {
   readonly showTools: boolean;
   /** Time that a request may take. */
   readonly deadlineMs?: number;
+  /** The web page and the picture beside it, as files. */
+  readonly page: { readonly html: string; readonly logo: string };
+  /** Names of the devices that generate: "cpu". */
+  readonly devices: readonly string[];
+  /** Version of the program. */
+  readonly version: string;
   readonly clock: Clock;
   /** Hears of failures that a client is told nothing of. */
   readonly onFailure: (error: unknown) => void;

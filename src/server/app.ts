@@ -8,31 +8,26 @@
 import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { requestId } from "hono/request-id";
 import type { Api } from "./api.ts";
+import { ENDPOINTS } from "./endpoints.ts";
 import { ApiError, openAiError, referenceError, toApiError } from "./errors.ts";
-import { chatCompletions } from "./openai_chat.ts";
-import { health, referenceChat, stats } from "./reference_api.ts";
+import { openApiDocument } from "./openapi.ts";
+import { REFERENCE_CHAT } from "./reference_api.ts";
 import { SYSTEM_CLOCK } from "./sse.ts";
 
 /** What a server is made of. */
 export interface AppOptions extends Omit<Api, "clock"> {
-  /** The web page and the picture beside it, as files. */
-  readonly page: { readonly html: string; readonly logo: string };
-  /** Names of the devices that generate: "cpu". */
-  readonly devices: readonly string[];
   /** What stands in front of the handlers, outermost first. */
   readonly middleware?: readonly MiddlewareHandler[];
   /** Tests give another one. */
   readonly clock?: Api["clock"];
 }
 
-/** Path of the reference's endpoint, whose errors have a form of their own. */
-const REFERENCE_CHAT = "/chat/completions";
 /** What logs of web servers call a client that left; nobody reads the answer. */
 const CLIENT_LEFT = 499;
 
 /** Makes the server. */
 export function createApp(options: AppOptions): Hono {
-  const { service, page, devices, middleware = [] } = options;
+  const { middleware = [], version } = options;
   const api: Api = { ...options, clock: options.clock ?? SYSTEM_CLOCK };
   const app = new Hono();
   app.onError((error, c) => answerError(c, error, api));
@@ -40,19 +35,30 @@ export function createApp(options: AppOptions): Hono {
   app.use(requestId());
   for (const handler of middleware) app.use(handler);
 
-  app.get("/", (c) => c.html(page.html));
-  const logo = (c: Context) => c.body(page.logo, 200, { "content-type": "image/svg+xml; charset=utf-8" });
-  app.get("/logo.svg", logo).get("/favicon.ico", logo);
-  app.get("/health", (c) => c.json(health(service, devices)));
-  app.get("/stats", (c) => c.json(stats(service, devices)));
-  app.post(REFERENCE_CHAT, (c) => referenceChat(c, api));
-  app.post("/v1/chat/completions", (c) => chatCompletions(c, api));
+  for (const { method, path, handle } of ENDPOINTS) app.on(method, routeOf(path), (c) => handle(c, api));
+  const document = openApiDocument({ version });
+  app.get("/openapi.json", (c) => c.json(document));
+  for (const path of new Set([...ENDPOINTS.map(({ path }) => path), "/openapi.json"])) {
+    app.all(routeOf(path), (c) => answerError(c, wrongMethod(c, path), api));
+  }
   return app;
 }
 
+/** Writes a path as hono's router reads it. */
+function routeOf(path: string): string {
+  return path.replace(/\{(\w+)\}/, ":$1{.+}");
+}
+
 function notFound(c: Context): ApiError {
-  const message = `Cannot find ${c.req.method} ${c.req.path}: expected an endpoint of GET /openapi.json`;
+  const message = `Cannot find "${c.req.path}": expected an endpoint of GET /openapi.json`;
   return new ApiError(404, message, { code: "not_found" });
+}
+
+function wrongMethod(c: Context, path: string): ApiError {
+  const methods = ENDPOINTS.filter((endpoint) => endpoint.path === path).map(({ method }) => method.toUpperCase());
+  const allow = methods.length > 0 ? methods.join(", ") : "GET";
+  const message = `Cannot answer ${c.req.method} at "${path}": expected ${allow}`;
+  return new ApiError(405, message, { code: "method_not_allowed", headers: { allow } });
 }
 
 function answerError(c: Context, error: unknown, api: Api): Response {

@@ -41,6 +41,7 @@ export function testApp(script?: Script, options: Partial<AppOptions> = {}): Tes
     service,
     page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>" },
     devices: ["cpu"],
+    version: "0.0.0",
     defaults: { temperature: 0.8, topK: 50, maxTokens: 512 },
     showTools: false,
     clock,

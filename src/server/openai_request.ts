@@ -3,6 +3,7 @@ import { freshSeed } from "../engine/sample.ts";
 import type { Part } from "../data/conversation.ts";
 import { ApiError } from "./errors.ts";
 import type { ChatMessage, GenerationRequest, ModelInfo, ModelService } from "./models.ts";
+import { MAX_CHOICES } from "./parameters.ts";
 
 /** What a request gets where it says nothing. */
 export interface GenerationDefaults {
@@ -131,15 +132,15 @@ function readMessage({ role, content }: MessageBody, i: number): ChatMessage {
 const COMPLETION_TOKENS = 16;
 
 /** Reads the requests of a completion, one for each prompt. @throws {ApiError} as {@link readSettings}. */
-export function readCompletions(body: CompletionBody, settings: Settings, maxChoices: number): GenerationRequest[] {
+export function readCompletions(body: CompletionBody, settings: Settings): GenerationRequest[] {
   const { echo = false, max_tokens: maxTokens = COMPLETION_TOKENS, logprobs } = body;
   if (maxTokens === 0 && !echo) {
     throw invalid("max_tokens", 'it is 0, expected 1 or more, or "echo": true');
   }
   const prompts = readPrompts(body.prompt);
-  if (prompts.length * settings.choices > maxChoices) {
+  if (prompts.length * settings.choices > MAX_CHOICES) {
     const found = `${prompts.length} prompts with ${settings.choices} answers each are asked for`;
-    throw invalid("n", `${found}, expected at most ${maxChoices} answers in all`);
+    throw invalid("n", `${found}, expected at most ${MAX_CHOICES} answers in all`);
   }
   return prompts.map((prompt) => ({ ...settings, prompt, maxTokens, topLogprobs: logprobs, echo }));
 }

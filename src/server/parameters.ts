@@ -29,9 +29,10 @@ export const IGNORED_HEADER = "x-nanochat-ignored";
 /** Answers that one request may ask for. */
 export const MAX_CHOICES = 128;
 
+const MAX_INT = 0x7fffffff;
 const NOTHING: Schema = { type: "null" };
 const TEXT: Schema = { type: "string", minLength: 1 };
-const TOKENS: Schema = { type: "array", items: { type: "integer", minimum: 0, maximum: 0x7fffffff } };
+const TOKENS: Schema = { type: "array", items: { type: "integer", minimum: 0, maximum: MAX_INT } };
 
 const supported = (schema: Schema, note: string): Parameter => ({ support: "supported", schema, note });
 const ignored = (schema: Schema, note: string): Parameter => ({ support: "ignored", schema, note });
@@ -75,13 +76,13 @@ const COMMON: Parameters = {
   ),
   top_k: {
     ...supported(
-      { type: "integer", minimum: 0, maximum: 0x7fffffff },
+      { type: "integer", minimum: 0, maximum: MAX_INT },
       "Choose among this many tokens, 0 = all; without it the server's `--top-k`.",
     ),
     isExtension: true,
   },
   seed: supported(
-    { type: "integer" },
+    { type: "integer", minimum: -Number.MAX_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER },
     "The same seed, prompt and settings give the same answer, bit for bit. Without it one is drawn; `nanochat.seed` of the answer names it.",
   ),
   stop: supported(
@@ -127,11 +128,11 @@ export const CHAT_PARAMETERS: Parameters = {
   },
   ...COMMON,
   max_completion_tokens: supported(
-    { type: "integer", minimum: 1 },
+    { type: "integer", minimum: 1, maximum: MAX_INT },
     "Tokens of each answer at most; without it the server's `--max-tokens`.",
   ),
   max_tokens: supported(
-    { type: "integer", minimum: 1 },
+    { type: "integer", minimum: 1, maximum: MAX_INT },
     "The older name of `max_completion_tokens`, which wins where both are given.",
   ),
   logprobs: supported({ type: "boolean" }, "Log-probabilities of the tokens of the content; false."),
@@ -187,7 +188,7 @@ export const COMPLETION_PARAMETERS: Parameters = {
   },
   ...COMMON,
   max_tokens: supported(
-    { type: "integer", minimum: 0 },
+    { type: "integer", minimum: 0, maximum: MAX_INT },
     "Tokens of each answer at most; 16. 0 only with `echo`.",
   ),
   echo: supported({ type: "boolean" }, "Put the prompt in front of the answer, with `logprobs` its tokens too; false."),
@@ -197,6 +198,21 @@ export const COMPLETION_PARAMETERS: Parameters = {
   ),
   best_of: refused({ type: "integer", enum: [1] }, "Only 1; ask for `n` answers and choose by `logprobs`."),
   suffix: refused({ type: "string", enum: [""] }, "The models only continue; an empty text is accepted."),
+};
+
+/** Parameters of `POST /tokenize`, in the manner of vLLM. */
+export const TOKENIZE_PARAMETERS: Parameters = {
+  prompt: {
+    ...supported({ type: "string" }, "A text; what looks like a special token is text too."),
+    isRequired: true,
+  },
+  model: COMMON.model,
+};
+
+/** Parameters of `POST /detokenize`. */
+export const DETOKENIZE_PARAMETERS: Parameters = {
+  tokens: { ...supported(TOKENS, "Token ids."), isRequired: true },
+  model: COMMON.model,
 };
 
 /** A request's parameters, checked: absent and null ones are left out. */
@@ -211,7 +227,7 @@ export function bodySchema(parameters: Parameters): Schema {
   const rows = Object.entries(parameters);
   return {
     type: "object",
-    properties: Object.fromEntries(rows.map(([name, { schema }]) => [name, schema])),
+    properties: Object.fromEntries(rows.map(([name, { schema, note }]) => [name, { ...schema, description: note }])),
     required: rows.filter(([_, { isRequired }]) => isRequired).map(([name]) => name),
     additionalProperties: false,
   };

@@ -11,6 +11,9 @@ import type { ChatMessage, GenerationEvent, ModelService } from "./models.ts";
 import { findMismatch, type Schema } from "./schema.ts";
 import { streamEvents } from "./sse.ts";
 
+/** Path of the reference's chat, whose errors have a form of their own. */
+export const REFERENCE_CHAT = "/chat/completions";
+
 /** Limits of a request (chat_web.py, "Abuse prevention limits"). */
 export const REFERENCE_LIMITS = {
   messages: 500,

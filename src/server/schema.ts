@@ -51,15 +51,19 @@ export function findMismatch(schema: Schema, value: unknown): Mismatch | undefin
   if (typeof value === "object" && value !== null) return findInObject(schema, value as Record<string, unknown>);
 }
 
-/** The mismatch of the alternative that fits best: the one in which the check came deepest. */
+/** The mismatch of the alternative that fits best: the one in which the check came deepest, or whose type is right at least. */
 function findInAlternatives(alternatives: readonly Schema[], value: unknown): Mismatch | undefined {
   let best: Mismatch | undefined;
   for (const schema of alternatives) {
     const found = findMismatch(schema, value);
     if (found === undefined) return undefined;
-    if (best === undefined || found.path.length > best.path.length) best = found;
+    if (best === undefined || fitOf(found) > fitOf(best)) best = found;
   }
   return best!.path.length > 0 ? best : { ...best!, expected: alternatives.map(describeSchema).join(" or ") };
+}
+
+function fitOf({ path, kind }: Mismatch): number {
+  return path.length + (kind === "type" ? 0 : 0.5);
 }
 
 function findInArray(schema: Schema, value: readonly unknown[]): Mismatch | undefined {
