@@ -74,9 +74,10 @@ export type { EncodeGroupOptions, ParquetField, TextBytes, WriterOptions } from 
 export { ParquetFile, writeParquet } from "./src/data/parquet.ts";
 export type { EncodeOptions, TextColumn, TokenBytesRule, TokenizerParts } from "./src/data/tokenizer.ts";
 export { StreamDecoder, Tokenizer } from "./src/data/tokenizer.ts";
-export type { DecodeModel, Decoder } from "./src/engine/batch.ts";
+export type { BatchOptions, DecodeModel, Decoder } from "./src/engine/batch.ts";
 export { Batch } from "./src/engine/batch.ts";
 export { calculate } from "./src/engine/calculator.ts";
+export type { DecoderSizes } from "./src/engine/decode.ts";
 export { GptDecodeModel, GptDecoder } from "./src/engine/decode.ts";
 export type { Column, Generated, GenerateOptions } from "./src/engine/engine.ts";
 export { Engine } from "./src/engine/engine.ts";

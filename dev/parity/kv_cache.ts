@@ -47,7 +47,7 @@ async function greedy(t: Parity): Promise<void> {
   const model: DecodeModel = {
     contextLen: 10 * inner.contextLen,
     vocabSize: inner.vocabSize,
-    suggestedRows: 4,
+    ...{ suggestedRows: 4, suggestedCacheRows: 0 },
     decoder: (options) => inner.decoder(options),
   };
   const engine = new Engine(model, tokenizer);

@@ -5,13 +5,15 @@
  *   step: fill free rows -> draw the next token of each row -> watch for ends and tool calls -> enqueue the forward pass of all rows
  *
  * Position, sampling, seed, limit and tool belong to the row, and the model is batch-invariant (DESIGN section 2): an answer is the same
- * alone, beside others, and whenever it joined. The samples of a prompt share one prefill, as do requests in a row that begin alike.
- * While a tool computes, its row waits and the others go on.
+ * alone, beside others, whenever it joined, however its prompt was cut and whatever of it was found in the cache. While a tool computes,
+ * its row waits and the others go on. No forward pass is made behind the last token of a row.
  *
- * No forward pass is made behind the last token of a row.
+ * Prompts run one at a time, in the order of the requests, and while rows generate only a chunk of them a step, so that a long one does
+ * not hold up the others. What the prompt at hand, a row or a saved row (prefix_cache.ts) begins like it is copied instead.
  */
 import { calculate } from "./calculator.ts";
 import { type CheckedRequest, checkRequest, type GenerateRequest, type RowToken } from "./request.ts";
+import { commonPrefix, PrefixCache } from "./prefix_cache.ts";
 import { type EngineTokenizer, findMarks, type Marks, Row } from "./row.ts";
 import type { Draw, Drawn } from "./sample.ts";
 
@@ -26,29 +28,55 @@ export interface DecodeModel {
   readonly vocabSize: number;
   /** Sequences that should run at once where nobody says: what memory holds and gains from. */
   readonly suggestedRows: number;
-  /** Makes room for `rows` sequences of up to `capacity` tokens. */
-  decoder(options: { readonly rows: number; readonly capacity: number }): Decoder;
+  /** Sequences that a server should keep beside those that run. */
+  readonly suggestedCacheRows: number;
+  /** Makes room for `rows` sequences of up to `capacity` tokens, and for as many saved ones behind them as `cacheRows` says. */
+  decoder(options: { readonly rows: number; readonly capacity: number; readonly cacheRows: number }): Decoder;
 }
 
-/** A prompt at hand and the rows that continue it or earlier ones. Calls enqueue; only `sample` waits. */
+/**
+ * A prompt at hand, the rows that continue it or earlier ones, and behind the rows, counted on, the saved sequences. Calls enqueue; only
+ * `sample` waits.
+ */
 export interface Decoder extends Disposable {
   /** Runs tokens behind the first `kept` of the prompt at hand, which thereby becomes another one. */
   prefill(tokens: readonly number[], kept: number): void;
+  /** Makes the first `length` tokens of a row or saved sequence the prompt at hand; `prefill` runs one more at least. */
+  recall(place: number, length: number): void;
+  /** Saves what a row holds. */
+  save(row: number, place: number): void;
   /** Makes a row continue the prompt at hand. */
   start(row: number): void;
   /** Makes row `to` continue what row `from` holds. */
   move(from: number, to: number): void;
-  /** Draws the next token of the first rows, one for each draw. */
+  /** Draws the next token of the first rows, one for each draw, and waits for what was enqueued. */
   sample(draws: readonly Draw[]): Promise<Drawn>;
   /** Feeds the first rows one token each; a row that is not live keeps its tokens but loses its next draw. */
   step(ids: ArrayLike<number>, live: Uint8Array): void;
 }
 
+/** Prompt tokens of a step beside rows that generate: the step takes about twice the time of 16 rows alone, LOG 2026-11-25. */
+const CHUNK = 64;
+/** Prompt tokens of a step without such rows: a request can be added or cancelled between two of them. */
+const LONE_CHUNK = 512;
+
+/** Sizes of a batch. */
+export interface BatchOptions {
+  /** Sequences that run at once. */
+  readonly rows: number;
+  /** Tokens of prompt and answer together; the model's context. */
+  readonly capacity?: number;
+  /** Sequences that are kept when they have ended, for prompts that begin alike; 0. */
+  readonly cacheRows?: number;
+  /** Prompt tokens that a step runs at most while rows generate; 64. */
+  readonly chunk?: number;
+}
+
 /** A request with samples that no row has taken yet. */
 interface Waiting extends CheckedRequest {
   started: number;
-  /** Tokens of the prompt that its first sample found at hand. */
-  cachedTokens: number;
+  /** Tokens of the prompt that were at hand; undefined before it runs. */
+  cachedTokens?: number;
 }
 
 /** Rows in generation. One caller steps it; disposing of it ends all rows. */
@@ -58,26 +86,31 @@ export class Batch implements Disposable {
   readonly #marks: Marks;
   readonly #capacity: number;
   readonly #size: number;
+  readonly #chunk: number;
   readonly #decoder: Decoder;
+  readonly #saved: PrefixCache;
   /** Rows of the decoder from the first on, those that have ended included until the next step. */
   readonly #rows: Row[] = [];
   #waiting: Waiting[] = [];
-  #prompt: readonly number[] = []; // at hand in the decoder
+  #prompt: readonly number[] = []; // at hand in the decoder, perhaps the beginning of one
+  #share = 0; // prompt tokens that this step may still run
   /** Ends a step that waits for tools. */
   #wake = Promise.withResolvers<void>();
   #failure: { readonly error: unknown } | null = null;
 
-  /** Allocates `rows` rows of `capacity` tokens; without it, of the model's context. */
+  /** Allocates all that it will ever need. */
   constructor(
     { model, tokenizer }: { readonly model: DecodeModel; readonly tokenizer: EngineTokenizer },
-    { rows, capacity = model.contextLen }: { readonly rows: number; readonly capacity?: number },
+    { rows, capacity = model.contextLen, cacheRows = 0, chunk = CHUNK }: BatchOptions,
   ) {
     this.#model = model;
     this.#tokenizer = tokenizer;
     this.#marks = findMarks(tokenizer);
     this.#capacity = capacity;
     this.#size = rows;
-    this.#decoder = model.decoder({ rows, capacity });
+    this.#chunk = chunk;
+    this.#saved = new PrefixCache({ first: rows, size: cacheRows });
+    this.#decoder = model.decoder({ rows, capacity, cacheRows });
   }
 
   /** Whether a row would be free for one more request. */
@@ -105,7 +138,7 @@ export class Batch implements Disposable {
           `expected at most ${this.#capacity}, the capacity of a row`,
       );
     }
-    if (limit > 0) this.#waiting.push({ ...checked, started: 0, cachedTokens: 0 });
+    if (limit > 0) this.#waiting.push({ ...checked, started: 0 });
     this.#wake.resolve();
   }
 
@@ -118,19 +151,22 @@ export class Batch implements Disposable {
 
   /**
    * Draws one token of each row whose turn it is and enqueues the next forward pass, so that the model computes while the caller works.
-   * Where all rows wait for tools it gives no tokens, after the first result, `add` or `cancel`.
+   * Gives no tokens where only a part of a prompt ran, and where all rows wait for tools, after the first result, `add` or `cancel`.
    *
    * @throws what a tool threw.
    */
   async step(): Promise<RowToken[]> {
     this.#fill();
+    const isPreparing = this.#waiting.length > 0 && this.#rows.length < this.#size;
     const calls = this.#rows.flatMap(({ call }) => call ?? []);
-    if (calls.length > 0 && calls.length === this.#rows.length) {
+    if (calls.length > 0 && calls.length === this.#rows.length && !isPreparing) {
       this.#wake = Promise.withResolvers();
       await Promise.race([...calls, this.#wake.promise]);
     }
     if (this.#failure) throw this.#failure.error;
-    const tokens = this.#rows.some(({ next }) => next === null) ? await this.#draw() : [];
+    const draws = this.#rows.some(({ next }) => next === null);
+    if (isPreparing && !draws) await this.#decoder.sample([]); // so that no more than a chunk is ever enqueued
+    const tokens = draws ? await this.#draw() : [];
     if (this.#rows.some(({ isLive }) => isLive)) {
       const live = Uint8Array.from(this.#rows, ({ isLive }) => Number(isLive));
       this.#decoder.step(this.#rows.map(({ next }) => next ?? 0), live);
@@ -143,9 +179,14 @@ export class Batch implements Disposable {
 
   /** Gives the places of ended rows to samples that wait, or to the last rows, so that a step computes live rows only. */
   #fill(): void {
+    this.#rows.forEach((row, i) => {
+      if (row.isOver) this.#save(row, i);
+    });
+    const isAlone = this.#rows.every(({ isOver, call }) => isOver || call !== null);
+    this.#share = isAlone ? Math.max(this.#chunk, LONE_CHUNK) : this.#chunk;
     for (let i = 0; i < this.#size; i++) {
       if (i < this.#rows.length && !this.#rows[i].isOver) continue;
-      if (this.#waiting.length > 0) this.#rows[i] = this.#start(i);
+      if (this.#waiting.length > 0 && this.#prepare(this.#waiting[0])) this.#rows[i] = this.#start(i);
       else {
         while (this.#rows.at(-1)?.isOver) this.#rows.pop();
         if (i >= this.#rows.length) return;
@@ -155,21 +196,51 @@ export class Batch implements Disposable {
     }
   }
 
-  /** Starts the next sample that waits. */
+  /** Keeps what an ended row holds. */
+  #save(row: Row, i: number): void {
+    const tokens = row.held();
+    const place = this.#saved.isOn ? this.#saved.add(tokens) : null;
+    if (place !== null) this.#decoder.save(i, place);
+  }
+
+  /** Runs a prompt as far as the step's share of tokens goes; tells whether it is at hand as a whole. */
+  #prepare(waiting: Waiting): boolean {
+    const { prompt } = waiting.request;
+    let kept = commonPrefix(this.#prompt, prompt);
+    if (kept === prompt.length && kept === this.#prompt.length) {
+      waiting.cachedTokens ??= kept;
+      return true;
+    }
+    if (this.#share === 0) return false;
+    if (waiting.cachedTokens === undefined) kept = this.#recall(prompt, kept);
+    kept = Math.min(kept, prompt.length - 1); // the last token is run for its logits
+    waiting.cachedTokens ??= kept;
+    const end = Math.min(prompt.length, kept + this.#share);
+    this.#decoder.prefill(prompt.slice(kept, end), kept);
+    this.#prompt = prompt.slice(0, end);
+    this.#share -= end - kept;
+    return end === prompt.length;
+  }
+
+  /** Copies the longest beginning of a prompt that a row or a saved sequence holds, if longer than the `kept` tokens that are at hand. */
+  #recall(prompt: readonly number[], kept: number): number {
+    if (!this.#saved.isOn) return kept;
+    let best = this.#saved.find(prompt);
+    this.#rows.forEach((row, place) => {
+      const length = commonPrefix(row.held(), prompt);
+      if (length > best.length) best = { place, length };
+    });
+    if (best.length <= kept) return kept;
+    this.#decoder.recall(best.place, best.length);
+    return best.length;
+  }
+
+  /** Starts the next sample that waits: its prompt is at hand. */
   #start(i: number): Row {
     const waiting = this.#waiting[0];
-    const { request } = waiting;
-    const { prompt } = request;
-    let shared = commonPrefix(this.#prompt, prompt);
-    if (shared < Math.max(prompt.length, this.#prompt.length)) {
-      shared = Math.min(shared, prompt.length - 1); // the last token is run for its logits
-      this.#decoder.prefill(prompt.slice(shared), shared);
-      this.#prompt = prompt;
-    }
-    if (waiting.started === 0) waiting.cachedTokens = shared;
     this.#decoder.start(i);
-    const row = new Row(waiting, { sample: waiting.started, cachedTokens: waiting.cachedTokens });
-    if (++waiting.started === (request.samples ?? 1)) this.#waiting.shift();
+    const row = new Row(waiting, { sample: waiting.started, cachedTokens: waiting.cachedTokens ?? 0 });
+    if (++waiting.started === (waiting.request.samples ?? 1)) this.#waiting.shift();
     return row;
   }
 
@@ -203,11 +274,4 @@ export class Batch implements Disposable {
   [Symbol.dispose](): void {
     this.#decoder[Symbol.dispose]();
   }
-}
-
-/** Counts the tokens that two prompts begin with alike. */
-function commonPrefix(a: readonly number[], b: readonly number[]): number {
-  const end = Math.min(a.length, b.length);
-  for (let i = 0; i < end; i++) if (a[i] !== b[i]) return i;
-  return end;
 }

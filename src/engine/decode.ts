@@ -24,7 +24,21 @@ const UNBOUNDED = 2 ** 46;
 /** Rows beyond which two cores decode no faster, LOG 2026-11-25. */
 const MOST_ROWS = 32;
 /** Share of the free memory that the cache of `suggestedRows` may take. */
-const CACHE_SHARE = 0.25;
+const ROWS_SHARE = 0.25;
+/** Saved sequences beyond which looking through them is a cost; conversations that go on at once. */
+const MOST_CACHE_ROWS = 64;
+/** Share of the free memory that saved sequences may take. */
+const CACHE_SHARE = 0.125;
+
+/** Sizes of a decoder. */
+export interface DecoderSizes {
+  /** Sequences that advance together. */
+  readonly rows: number;
+  /** Tokens of each. */
+  readonly capacity: number;
+  /** Saved sequences behind the rows; 0. */
+  readonly cacheRows?: number;
+}
 
 /** Makes rows of one model. */
 export class GptDecodeModel implements DecodeModel {
@@ -44,14 +58,23 @@ export class GptDecodeModel implements DecodeModel {
 
   /** Rows whose caches fill a quarter of the memory that is free now, 1 to 32. */
   get suggestedRows(): number {
-    const { device, config, dtype } = this.model;
-    const row = KVCache.bytes(config, { rows: 1, capacity: this.contextLen, dtype });
-    return Math.max(1, Math.min(MOST_ROWS, Math.floor(CACHE_SHARE * device.memory().free / row)));
+    return Math.max(1, Math.min(MOST_ROWS, this.#rowsIn(ROWS_SHARE)));
   }
 
-  /** Allocates caches and buffers for `rows` sequences of up to `capacity` tokens; the caller disposes of them. */
-  decoder(options: { readonly rows: number; readonly capacity: number }): GptDecoder {
-    return new GptDecoder(this.model, options);
+  /** Saved sequences that fill an eighth of the memory that is free now, 0 to 64. */
+  get suggestedCacheRows(): number {
+    return Math.min(MOST_CACHE_ROWS, this.#rowsIn(CACHE_SHARE));
+  }
+
+  #rowsIn(share: number): number {
+    const { device, config, dtype } = this.model;
+    const row = KVCache.bytes(config, { rows: 1, capacity: this.contextLen, dtype });
+    return Math.floor(share * device.memory().free / row);
+  }
+
+  /** Allocates caches and buffers; the caller disposes of them. */
+  decoder(sizes: DecoderSizes): GptDecoder {
+    return new GptDecoder(this.model, sizes);
   }
 }
 
@@ -65,7 +88,9 @@ export class GptDecoder implements Decoder {
   readonly #cache: KVCache;
   /** The prompt at hand: one row. */
   readonly #prompt: KVCache;
-  readonly #promptLogits: OwnedTensor; // (V) f32
+  readonly #promptState: OwnedTensor; // (1, C): hidden state of its last token
+  readonly #promptLogits: OwnedTensor; // (V) f32, of that state once a row starts
+  #hasLogits = false;
   readonly #logits: OwnedTensor; // (rows, V) f32
   readonly #ids: OwnedTensor; // (rows, 1) i32
   readonly #sampler: Sampler;
@@ -75,7 +100,7 @@ export class GptDecoder implements Decoder {
   costs: Costs | null = null;
 
   /** Allocates empty rows on the model's device. */
-  constructor(model: GPT, { rows, capacity }: { readonly rows: number; readonly capacity: number }) {
+  constructor(model: GPT, { rows, capacity, cacheRows = 0 }: DecoderSizes) {
     const { device, config, dtype } = model;
     this.#model = model;
     this.#device = device;
@@ -83,15 +108,16 @@ export class GptDecoder implements Decoder {
     if (this.#unpacks) model.packForInference();
     this.#arena = new Arena(device, planArena(config, { rows, chunk: Math.min(capacity, PREFILL_CHUNK), dtype }));
     this.#tape = new Tape(device, this.#arena, { training: false });
-    this.#cache = new KVCache(device, config, { rows, capacity, dtype });
+    this.#cache = new KVCache(device, config, { rows: rows + cacheRows, capacity, dtype });
     this.#prompt = new KVCache(device, config, { rows: 1, capacity, dtype });
+    this.#promptState = device.tensor([1, config.nEmbd], dtype);
     this.#promptLogits = device.tensor([config.vocabSize], "f32");
     this.#logits = device.tensor([rows, config.vocabSize], "f32");
     this.#ids = device.tensor([rows, 1], "i32");
     this.#sampler = new Sampler(device, { rows, vocabSize: config.vocabSize });
   }
 
-  /** Enqueues tokens behind the first `kept` of the prompt at hand; leaves the logits of its next token. */
+  /** Enqueues tokens behind the first `kept` of the prompt at hand. */
   prefill(tokens: readonly number[], kept: number): void {
     this.#prompt.truncate(0, kept);
     this.#tape.costs = this.costs;
@@ -101,17 +127,31 @@ export class GptDecoder implements Decoder {
       this.#prompt.begin([chunk.length]);
       const x = this.#model.forward(this.#tape, ids, { cache: this.#prompt }); // (1, T, C)
       this.#prompt.commit();
-      if (start + chunk.length === tokens.length) {
-        const C = x.shape[2];
-        const logits = this.#model.logits(this.#tape, x.view([1, C], (chunk.length - 1) * C)); // (1, V)
-        this.#device.copy(this.#promptLogits, logits);
-      }
+      const C = x.shape[2];
+      this.#device.copy(this.#promptState, x.view([1, C], (chunk.length - 1) * C));
       this.#tape.clear();
     }
+    this.#hasLogits = false;
   }
 
-  /** Enqueues a copy of the prompt at hand into a row. */
+  /** Enqueues a copy of the first tokens of a row or saved sequence, which become the prompt at hand. */
+  recall(place: number, length: number): void {
+    this.#prompt.copyRow(0, this.#cache, place, length);
+  }
+
+  /** Enqueues a copy of what a row holds. */
+  save(row: number, place: number): void {
+    this.#cache.copyRow(place, this.#cache, row);
+  }
+
+  /** Enqueues a copy of the prompt at hand into a row, with the logits of its next token. */
   start(row: number): void {
+    if (!this.#hasLogits) {
+      this.#tape.costs = this.costs;
+      this.#device.copy(this.#promptLogits, this.#model.logits(this.#tape, this.#promptState)); // (1, V)
+      this.#tape.clear();
+      this.#hasLogits = true;
+    }
     this.#cache.copyRow(row, this.#prompt, 0);
     this.#device.copy(this.#rowLogits(row), this.#promptLogits);
   }
@@ -173,7 +213,7 @@ export class GptDecoder implements Decoder {
     const { nc, ctx, isOpen } = this.#device;
     for (const { graph } of isOpen ? this.#graphs.values() : []) nc.graph_free(ctx, graph);
     if (this.#unpacks) this.#model.unpack();
-    const tensors = [this.#promptLogits, this.#logits, this.#ids];
+    const tensors = [this.#promptState, this.#promptLogits, this.#logits, this.#ids];
     for (const part of [this.#cache, this.#prompt, this.#arena, this.#sampler, ...tensors]) part[Symbol.dispose]();
   }
 }

@@ -115,7 +115,7 @@ export class Engine {
     requests: Iterable<GenerateRequest>,
     { rows = 0, signal }: { readonly rows?: number; readonly signal?: AbortSignal } = {},
   ): AsyncGenerator<Generated, void, void> {
-    using batch = new Batch(this, { rows: rows || this.model.suggestedRows });
+    using batch = new Batch(this, { rows: rows || this.model.suggestedRows, chunk: Infinity });
     const source = requests[Symbol.iterator]();
     const open: Pending[] = []; // in the order of the requests
     const pending = new Map<GenerateRequest, Pending>();

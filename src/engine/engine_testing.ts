@@ -25,9 +25,10 @@ export class ScriptedModel implements DecodeModel {
   readonly contextLen: number;
   readonly vocabSize = 256 + SPECIALS.length;
   readonly suggestedRows = 4;
+  readonly suggestedCacheRows = 4;
   /** Prompt of each started sample. */
   readonly prompts: number[][] = [];
-  /** Calls that run prompts, fill rows and move them. */
+  /** Calls that run prompts, fill, move and save rows. */
   readonly calls: string[] = [];
   /** What each call of `sample` was given. */
   readonly draws: Draw[][] = [];
@@ -40,28 +41,41 @@ export class ScriptedModel implements DecodeModel {
     this.contextLen = contextLen;
   }
 
-  decoder({ rows, capacity }: { rows: number; capacity: number }): Decoder {
+  decoder({ rows, capacity, cacheRows }: { rows: number; capacity: number; cacheRows: number }): Decoder {
     this.open++;
-    this.calls.push(`decoder ${rows} ${capacity}`);
+    this.calls.push(`decoder ${rows} ${capacity}${cacheRows ? ` and ${cacheRows}` : ""}`);
     let prompt: number[] = [];
-    const held: { script: readonly number[]; fed: number }[] = [];
+    const held: { script: readonly number[]; fed: number; tokens: number[] }[] = [];
     return {
       prefill: (tokens, kept) => {
         this.calls.push(`prefill ${tokens.length} behind ${kept}`);
+        if (tokens.length === 0 || kept > prompt.length) throw new RangeError("nothing to run, or too much kept");
         prompt = [...prompt.slice(0, kept), ...tokens];
+      },
+      recall: (place, length) => {
+        this.calls.push(`recall ${length} of ${place}`);
+        if (held[place].tokens.length < length) throw new RangeError(`place ${place} does not hold ${length} tokens`);
+        prompt = held[place].tokens.slice(0, length);
+      },
+      save: (row, place) => {
+        this.calls.push(`save ${row} in ${place}`);
+        held[place] = { ...held[row], tokens: [...held[row].tokens] };
       },
       start: (row) => {
         this.calls.push(`start ${row}`);
-        held[row] = { script: this.scripts[this.prompts.length], fed: 0 };
+        held[row] = { script: this.scripts[this.prompts.length], fed: 0, tokens: [...prompt] };
         this.prompts.push(prompt);
       },
       move: (from, to) => {
         this.calls.push(`move ${from} to ${to}`);
-        held[to] = held[from];
+        held[to] = { ...held[from], tokens: [...held[from].tokens] };
       },
       step: (ids, live) => {
         this.fed.push(Array.from(ids, (id, row) => live[row] ? id : -1));
-        live.forEach((fed, row) => held[row].fed += fed);
+        live.forEach((fed, row) => {
+          held[row].fed += fed;
+          if (fed) held[row].tokens.push(ids[row]);
+        });
       },
       sample: (draws) => {
         this.draws.push(draws.map((draw) => ({ ...draw, changes: draw.changes && new Map(draw.changes) })));

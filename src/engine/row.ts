@@ -54,6 +54,7 @@ export class Row {
   readonly forced: number[] = [];
   readonly draw: Draw & { position: number };
   #end: RowToken["end"] = null;
+  readonly #tokens: number[]; // of prompt and answer
   readonly #cachedTokens: number;
   readonly #limit: number;
   readonly #changes: LogitChanges | null;
@@ -66,6 +67,7 @@ export class Row {
   ) {
     this.request = request;
     this.#cachedTokens = cachedTokens;
+    this.#tokens = [...request.prompt];
     this.#changes = penalties && new LogitChanges(penalties);
     this.draw = {
       ...{ ...sampling, sample, position: request.prompt.length },
@@ -84,9 +86,15 @@ export class Row {
     return this.next !== null && this.call === null && !this.isOver;
   }
 
+  /** Gives the tokens that the model has seen. */
+  held(): readonly number[] {
+    return this.next === null ? this.#tokens : this.#tokens.slice(0, -1);
+  }
+
   /** Takes the row's next token; returns the ids of a finished tool call. */
   accept(token: number, marks: Marks): number[] | null {
     this.next = token;
+    this.#tokens.push(token);
     this.draw.position++;
     this.#changes?.count(token);
     if (isEnd(token, marks)) this.#end = "stop";

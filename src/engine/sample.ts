@@ -49,6 +49,7 @@ export interface Draw extends Sampling {
 
 /** A token that might have been drawn. */
 export interface Candidate {
+  /** What it is. */
   readonly id: number;
   /** log p at temperature 1, nothing cut or changed. */
   readonly logprob: number;

@@ -88,10 +88,9 @@ export class KVCache implements Disposable {
     this.lengths[row] = Math.min(this.lengths[row], length);
   }
 
-  /** Copies row `from` of another cache (or this one) into row `to`: one prefill serves many samples. */
-  copyRow(to: number, source: KVCache, from: number): void {
+  /** Copies row `from` of another cache (or this one), or its first tokens, into row `to`: one prefill serves many samples. */
+  copyRow(to: number, source: KVCache, from: number, length = source.lengths[from]): void {
     const { nc, ctx } = this.#device;
-    const length = source.lengths[from];
     if (length > this.capacity) {
       throw new RangeError(
         `Cannot copy ${length} cached tokens: the capacity is ${this.capacity}, expected at least that`,
