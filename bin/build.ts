@@ -13,7 +13,14 @@ import { constants, zstdCompress } from "node:zlib";
 import { basename, dirname, join, relative } from "@std/path";
 import { runChild } from "../dev/process.ts";
 import { ROOT } from "../dev/setup.ts";
-import { assetPath, ASSETS, COMMIT_FILE, SANDBOX_WORD, sandboxArguments } from "../src/native/installation.ts";
+import {
+  assetPath,
+  ASSETS,
+  COMMIT_FILE,
+  SANDBOX_WORD,
+  sandboxArguments,
+  WORKER_ENTRY,
+} from "../src/native/installation.ts";
 import { readCommit } from "../src/report/environment.ts";
 
 /** The file that is made. */
@@ -51,7 +58,7 @@ async function stage(folder: string): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
   // In pieces, so that a start reads what its command needs: the others bring Node's modules in, which take 20 ms.
   const bundle = ["bundle", "--quiet", "--platform=deno", "--lock=deno.lock", "--frozen", "--code-splitting"];
-  await command(Deno.execPath(), [...bundle, `--outdir=${folder}`, "bin/nanochat.ts"]);
+  await command(Deno.execPath(), [...bundle, `--outdir=${folder}`, "bin/nanochat.ts", WORKER_ENTRY]);
   const commit = readCommit(ROOT);
   if (commit !== null) await Deno.writeTextFile(join(folder, COMMIT_FILE), commit);
   for (const [name, asset] of Object.entries(ASSETS)) {

@@ -5,7 +5,14 @@
  * front is joined to the first user message with a blank line. Assistant content is text (1) or parts: text (1), python between
  * python_start and python_end (1), what the tool printed between output_start and output_end (0).
  */
-import type { Tokenizer } from "./tokenizer.ts";
+
+/** What rendering needs of a tokenizer. */
+export interface TextEncoding {
+  /** Encodes plain text; names of special tokens in it are text. */
+  encode(text: string): number[];
+  /** Finds the id of a special token by its name. */
+  encodeSpecial(name: string): number;
+}
 
 /** One part of an assistant's answer: its own words, a tool call, or the tool's output. */
 export interface Part {
@@ -46,7 +53,7 @@ export const MAX_CONVERSATION_TOKENS = 2048;
  * @throws {SyntaxError} where roles or contents are not those of a conversation.
  */
 export function renderConversation(
-  tokenizer: Tokenizer,
+  tokenizer: TextEncoding,
   conversation: Conversation,
   maxTokens: number = MAX_CONVERSATION_TOKENS,
 ): Rendered {
@@ -69,14 +76,12 @@ export function renderConversation(
       continue;
     }
     add(0, special("assistant_start"));
-    for (const { type, text } of typeof content === "string" ? [{ type: "text", text: content }] : content) {
-      if (typeof text !== "string") throw refuse(`message ${i} has a part without text, expected text`);
-      // Every part on its own: neighbouring texts do not merge across the border.
-      const tokens = tokenizer.encode(text);
-      if (type === "text") add(1, tokens);
-      else if (type === "python") add(1, [...special("python_start"), ...tokens, ...special("python_end")]);
-      else if (type === "python_output") add(0, [...special("output_start"), ...tokens, ...special("output_end")]);
-      else throw refuse(`message ${i} has a part of type "${type}", expected text, python or python_output`);
+    for (const part of typeof content === "string" ? [{ type: "text", text: content } as const] : content) {
+      if (typeof part.text !== "string") throw refuse(`message ${i} has a part without text, expected text`);
+      if (!PART_TYPES.has(part.type)) {
+        throw refuse(`message ${i} has a part of type "${part.type}", expected ${[...PART_TYPES].join(", ")}`);
+      }
+      add(part.type === "python_output" ? 0 : 1, encodePart(tokenizer, part));
     }
     add(1, special("assistant_end"));
   }
@@ -89,13 +94,28 @@ export function renderConversation(
  *
  * @throws {SyntaxError} where the last message is not the assistant's, or as {@link renderConversation}.
  */
-export function renderForCompletion(tokenizer: Tokenizer, conversation: Conversation): number[] {
+export function renderForCompletion(tokenizer: TextEncoding, conversation: Conversation): number[] {
   const { messages } = conversation;
   const last = messages.at(-1)?.role;
   if (last !== "assistant") throw refuse(`the last message is from "${last}", expected "assistant"`);
   const { ids } = renderConversation(tokenizer, { messages: messages.slice(0, -1) });
   ids.push(tokenizer.encodeSpecial("<|assistant_start|>"));
   return ids;
+}
+
+/** The special tokens around parts. */
+const PART_MARKS = { text: null, python: "python", python_output: "output" } as const satisfies Record<
+  Part["type"],
+  unknown
+>;
+const PART_TYPES: ReadonlySet<string> = new Set(Object.keys(PART_MARKS));
+
+/** Encodes a part of an answer, always on its own: neighbouring texts do not merge across the border. */
+export function encodePart(tokenizer: TextEncoding, { type, text }: Part): number[] {
+  const ids = tokenizer.encode(text);
+  const mark = PART_MARKS[type];
+  if (mark === null) return ids;
+  return [tokenizer.encodeSpecial(`<|${mark}_start|>`), ...ids, tokenizer.encodeSpecial(`<|${mark}_end|>`)];
 }
 
 /** Puts a leading system message in front of the user message that must follow it. */

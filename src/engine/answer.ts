@@ -31,6 +31,11 @@ export class AnswerReader {
     ]);
   }
 
+  /** Tells whether a token marks the border of a tool call or a result: it has no text. */
+  isMark(id: number): boolean {
+    return this.#kinds.has(id);
+  }
+
   /** Takes the next token; gives the pieces that are complete with it. */
   *push(id: number): Generator<Piece> {
     const next = this.#kinds.get(id);

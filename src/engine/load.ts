@@ -9,8 +9,8 @@ import { chooseComputeType, Device } from "../tensor/device.ts";
 import { GptDecodeModel } from "./decode.ts";
 import { Engine } from "./engine.ts";
 
-/** Which model, and where it runs. */
-export interface LoadOptions extends ModelChoice {
+/** Where and how a model runs. */
+export interface LoadOptions {
   /** "" = the CPU. */
   readonly deviceType?: "cpu" | "cuda" | "";
   /** CPU threads; 0 = physical cores. */
@@ -43,13 +43,21 @@ export class LoadedModel implements Disposable {
   }
 
   /**
-   * Opens the model that was asked for, else the furthest stage of what was trained last. Sizes are checked now, contents meanwhile.
+   * Opens the model that was asked for, else the furthest stage of what was trained last.
    *
-   * @throws {CheckpointError} where there is none, or the checkpoint or its tokenizer is damaged.
+   * @throws {CheckpointError} where there is none, or as `load`.
    */
-  static async open(base: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  static async open(base: string, options: LoadOptions & ModelChoice = {}): Promise<LoadedModel> {
+    return await LoadedModel.load(chooseModel(base, options), options);
+  }
+
+  /**
+   * Opens a model that was chosen. Sizes are checked now, contents meanwhile.
+   *
+   * @throws {CheckpointError} where the checkpoint or its tokenizer is damaged.
+   */
+  static async load(chosen: ChosenModel, options: LoadOptions = {}): Promise<LoadedModel> {
     const { deviceType = "", threads = 0, dtype = "", quantize = "none" } = options;
-    const chosen = chooseModel(base, options);
     const { folder, step } = chosen;
     checkTokenizer(chosen, folder);
     const tokenizer = await Tokenizer.load(folder);

@@ -4,7 +4,7 @@
  *
  * `bin/build.ts` packs the rows of the table, so that the two cannot differ.
  */
-import { join } from "@std/path";
+import { basename, join, toFileUrl } from "@std/path";
 
 /** Whether this is the bundled program: then the code is JavaScript. */
 const isBundled = !import.meta.url.endsWith(".ts");
@@ -38,6 +38,15 @@ export const ASSETS = {
 /** Gives the path at which an asset lies, or would lie. */
 export function assetPath(name: keyof typeof ASSETS): string {
   return CHECKOUT === undefined ? join(here, ASSETS[name].packed) : join(CHECKOUT, ASSETS[name].checkout);
+}
+
+/** Program of the thread that runs a model; the bundle has it as a second entry. */
+export const WORKER_ENTRY = "bin/model_worker.ts";
+
+/** Gives the address of that program. */
+export function workerUrl(): URL {
+  if (CHECKOUT !== undefined) return toFileUrl(join(CHECKOUT, WORKER_ENTRY));
+  return toFileUrl(join(here, basename(WORKER_ENTRY).replace(/\.ts$/, ".js")));
 }
 
 /** File beside the unpacked program: the commit that it was built from. */

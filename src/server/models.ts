@@ -105,7 +105,7 @@ export interface ModelInfo {
 
 /** Figures of this moment, and counters since the start. */
 export interface ServiceStats {
-  /** Requests that wait for a row, and rows that generate. */
+  /** Answers that wait for a row, and rows that generate. */
   readonly queued: number;
   readonly activeRows: number;
   /** Rows of all loaded models. */
