@@ -79,11 +79,6 @@ function findInArray(schema: Schema, value: readonly unknown[]): Mismatch | unde
 
 function findInObject(schema: Schema, value: Readonly<Record<string, unknown>>): Mismatch | undefined {
   const { properties = {}, required = [], additionalProperties, propertyNames } = schema;
-  for (const name of required) {
-    if (!Object.hasOwn(value, name)) {
-      return { path: [name], kind: "missing", found: "absent", expected: describeSchema(properties[name]) };
-    }
-  }
   const pattern = propertyNames === undefined ? undefined : new RegExp(propertyNames.pattern, "u");
   for (const [name, inner] of Object.entries(value)) {
     const known = Object.hasOwn(properties, name) ? properties[name] : undefined;
@@ -93,9 +88,15 @@ function findInObject(schema: Schema, value: Readonly<Record<string, unknown>>):
       const expected = fits ? Object.keys(properties).join(", ") : `a name that matches ${pattern!.source}`;
       return { path: [name], kind: "unknown", found: "unknown", expected };
     }
-    const found = findMismatch(known ?? (additionalProperties || {}), inner);
+    const expected = known ?? additionalProperties;
+    // What no schema describes is not walked through: it may be nested without end.
+    if (!expected) continue;
+    const found = findMismatch(expected, inner);
     if (found !== undefined) return { ...found, path: [name, ...found.path] };
   }
+  const missing = required.find((name) => !Object.hasOwn(value, name));
+  if (missing === undefined) return undefined;
+  return { path: [missing], kind: "missing", found: "absent", expected: describeSchema(properties[missing]) };
 }
 
 function hasType(type: NonNullable<Schema["type"]>, value: unknown): boolean {
