@@ -1,96 +1,112 @@
 /**
- * `nanochat chat`: a conversation in the terminal. Answers go to stdout, everything else to stderr; what a model says is shown with its
- * control characters as symbols. Ctrl-C stops the answer, not the program.
+ * `nanochat chat`: a conversation in the terminal. Answers go to stdout, everything else to stderr; what a model or a server says is shown
+ * with its control characters as symbols. Ctrl-C stops the answer, not the program.
  */
 import { dim } from "@std/fmt/colors";
-import { format as formatDuration } from "@std/fmt/duration";
 import type { Piece } from "../engine/answer.ts";
-import type { Conversation } from "./conversation.ts";
+import { type ChatOptions, isCommand, runCommand } from "./chat_commands.ts";
+import { Interrupted, readMessage, type Typed } from "./chat_input.ts";
+import { ChatError } from "./chat_partner.ts";
+import { UsageError } from "./flags.ts";
 import { printable } from "./printable.ts";
 import type { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";
 
-/** Where a chat reads and what can interrupt it. */
-export interface ChatInput {
-  /** Reads a line; null at the end of the input. A Ctrl-C while it waits rejects with an Interrupted. */
-  readLine(prompt: string): Promise<string | null>;
-  /** Returns a signal that the next Ctrl-C aborts, until it is disposed. */
-  interruptible(): { readonly signal: AbortSignal } & Disposable;
-}
-
-/** Ctrl-C while a line was awaited. */
-export class Interrupted extends Error {}
-
-const HELP = `/help          this text
-/clear         forgets the conversation (also: clear)
-/save [FILE]   writes it as a line of JSON, as training data has it, or as text into a .txt or .md file
-/stats         what is in the context, and how fast the last answer was
-quit, exit     leaves (also: /quit, Ctrl-D); Ctrl-C stops an answer`;
-
-/** What a chat works with. */
-export interface ChatOptions {
-  readonly conversation: Conversation;
-  readonly terminal: Terminal;
-  readonly input: ChatInput;
-}
-
-/** Gives one answer and returns the exit code. */
+/** Gives one answer and returns the exit code. @throws {ChatError} where there is none. */
 export async function answerOnce(text: string, { conversation, terminal, input }: ChatOptions): Promise<number> {
   using interrupt = input.interruptible();
-  const writer = new AnswerWriter(terminal);
-  for await (const piece of conversation.ask(text, interrupt.signal)) writer.write(piece);
-  writer.end();
-  if (terminal.json) {
-    terminal.result(writer.shown, { answer: writer.shown, content: conversation.messages.at(-1)!.content });
-  } else terminal.raw("\n");
+  await show(conversation.ask(text, interrupt.signal), { conversation, terminal });
   return interrupt.signal.aborted ? EXIT.STOPPED_AT_ONCE : EXIT.DONE;
 }
 
-/** Talks until the input ends, and returns the exit code. */
-export async function chatLoop({ conversation, terminal, input }: ChatOptions): Promise<number> {
-  let interrupted = false;
+/**
+ * Talks until the input ends, and returns the exit code. What cannot be done is said, and the conversation goes on; where nobody types, the
+ * exit code tells of it.
+ */
+export async function chatLoop(options: ChatOptions): Promise<number> {
+  const { terminal, input } = options;
+  let isLeaving = false; // one Ctrl-C was pressed
+  let hasFailed = false;
   for (;;) {
-    let line: string | null;
+    let typed: Typed | null;
     try {
-      line = await input.readLine("> ");
+      typed = await readMessage(input);
     } catch (error) {
       if (!(error instanceof Interrupted)) throw error;
-      if (interrupted) return EXIT.STOPPED_AT_ONCE;
-      interrupted = true;
+      if (isLeaving) return EXIT.STOPPED_AT_ONCE;
+      isLeaving = true;
       terminal.info('Press Ctrl-C again, or type "quit", to leave');
       continue;
     }
-    interrupted = false;
-    const text = line?.trim();
-    if (text === undefined || ["quit", "exit", "/quit", "/exit"].includes(text)) return EXIT.DONE;
-    if (text === "") continue;
-    if (text === "clear" || text.startsWith("/")) {
-      await command(text, { conversation, terminal, input });
-      continue;
-    }
+    isLeaving = false;
     try {
-      await answer(text, { conversation, terminal, input });
+      if (typed === null || await respond(typed, options) === "end") break;
     } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      terminal.error(error.message, error.stack); // the text is too long; the conversation goes on
+      if (error instanceof Interrupted) continue;
+      if (!(error instanceof ChatError || error instanceof UsageError)) throw error;
+      hasFailed = true;
+      terminal.error(error.message, error.stack);
     }
+  }
+  return hasFailed && !input.isTerminal ? EXIT.FAILED : EXIT.DONE;
+}
+
+/** Runs a command or answers. */
+async function respond({ text, mayBeCommand }: Typed, options: ChatOptions): Promise<"line" | "end"> {
+  const { conversation } = options;
+  if (text.trim() === "") return "line";
+  if (!mayBeCommand || !isCommand(text)) {
+    await answer((signal) => conversation.ask(text, signal), options);
+    return "line";
+  }
+  const next = await runCommand(text, options);
+  if (next === "answer") await answer((signal) => conversation.retry(signal), options);
+  return next === "end" ? "end" : "line";
+}
+
+async function answer(
+  pieces: (signal: AbortSignal) => AsyncIterable<Piece>,
+  { conversation, terminal, input }: ChatOptions,
+): Promise<void> {
+  using interrupt = input.interruptible();
+  const droppedBefore = conversation.last?.droppedMessages ?? 0;
+  try {
+    await show(pieces(interrupt.signal), { conversation, terminal });
+  } catch (error) {
+    if (!(error instanceof ChatError)) throw error;
+    const kept = conversation.unanswered === undefined ? "the answer before stays" : "your question is kept";
+    throw new ChatError(`${error.message}\n(${kept}; /retry asks again)`, { cause: error });
+  }
+  if (interrupt.signal.aborted) {
+    const isKept = conversation.unanswered === undefined;
+    return terminal.info(
+      isKept ? "Stopped; what was answered stays in the conversation" : "Stopped; /retry asks again",
+    );
+  }
+  const { isCut, droppedMessages = 0, answerTokens } = conversation.last ?? {};
+  if (isCut) {
+    terminal.info(`The answer was cut at ${answerTokens === undefined ? "its limit" : `${answerTokens} tokens`}`);
+  }
+  if (droppedMessages > droppedBefore) {
+    terminal.info(`The context is full: the model no longer sees the oldest ${droppedMessages} messages`);
   }
 }
 
-async function answer(text: string, { conversation, terminal, input }: ChatOptions): Promise<void> {
-  using interrupt = input.interruptible();
-  const { droppedTurns } = conversation.stats;
+/** Writes an answer while it comes; with `--json`, as one object when it is whole. */
+async function show(
+  pieces: AsyncIterable<Piece>,
+  { conversation, terminal }: Pick<ChatOptions, "conversation" | "terminal">,
+): Promise<void> {
   const writer = new AnswerWriter(terminal);
-  for await (const piece of conversation.ask(text, interrupt.signal)) writer.write(piece);
-  writer.end();
-  terminal.raw("\n");
-  if (interrupt.signal.aborted) terminal.info("Stopped; what was answered stays in the conversation");
-  const dropped = conversation.stats.droppedTurns - droppedTurns;
-  if (dropped > 0) {
-    terminal.info(
-      `The context is full: the ${dropped === 1 ? "oldest turn was" : `oldest ${dropped} turns were`} dropped`,
-    );
+  try {
+    for await (const piece of pieces) writer.write(piece);
+  } finally {
+    writer.end();
+    if (!terminal.json && writer.shown !== "") terminal.raw("\n");
   }
+  if (terminal.json) {
+    terminal.result(writer.shown, { answer: writer.shown, content: conversation.messages.at(-1)!.content });
+  } else if (writer.shown === "") terminal.raw("\n");
 }
 
 /** Writes an answer as it is shown: a tool call and its result as [6*7 = 42], dimmed. */
@@ -129,65 +145,4 @@ class AnswerWriter {
     const safe = printable(text);
     if (!this.#terminal.json) this.#terminal.raw(isTool ? dim(safe) : safe);
   }
-}
-
-async function command(line: string, { conversation, terminal, input }: ChatOptions): Promise<void> {
-  const [name, ...rest] = line.split(/\s+/);
-  switch (name) {
-    case "/help":
-      return terminal.info(HELP);
-    case "clear":
-    case "/clear":
-      conversation.clear();
-      return terminal.info("Forgotten");
-    case "/stats":
-      return terminal.info(statsText(conversation));
-    case "/save":
-      return await save(line.slice(name.length).trim(), { conversation, terminal, input });
-    default:
-      terminal.warn(`There is no command "${[name, ...rest].join(" ")}"; /help lists them`);
-  }
-}
-
-function statsText({ stats }: Conversation): string {
-  const { turns, contextTokens, contextLen, droppedTurns, answerTokens, lastTokens, lastFirstMs, lastTokPerSec } =
-    stats;
-  const lines = [
-    `${turns} ${
-      turns === 1 ? "turn" : "turns"
-    }, ${droppedTurns} of them dropped; ${contextTokens} of ${contextLen} tokens of the context used`,
-    `${answerTokens} tokens answered`,
-  ];
-  if (lastTokens > 0) {
-    const first = formatDuration(Math.round(lastFirstMs), { ignoreZero: true }) || "0ms";
-    lines.push(
-      `last answer: ${lastTokens} tokens, the first after ${first}, then ${lastTokPerSec.toFixed(1)} tokens per second`,
-    );
-  }
-  return lines.join("\n");
-}
-
-/** Writes the conversation; asks before a file is replaced. */
-async function save(given: string, { conversation, terminal, input }: ChatOptions): Promise<void> {
-  const path = given || "chat.jsonl";
-  if (conversation.messages.length === 0) return terminal.warn("Nothing was said yet, so nothing was saved");
-  const text = /\.(txt|md)$/.test(path) ? plainText(conversation) : `${JSON.stringify(conversation.messages)}\n`;
-  try {
-    Deno.writeTextFileSync(path, text, { createNew: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) {
-      return terminal.error(`Cannot save "${path}": ${(error as Error).message}`);
-    }
-    const agreed = await input.readLine(`"${printable(path, { oneLine: true })}" exists. Replace it? [y/N] `);
-    if (!/^y(es)?$/i.test(agreed?.trim() ?? "")) return terminal.info("Not saved");
-    Deno.writeTextFileSync(path, text);
-  }
-  terminal.info(`Saved to "${path}"`);
-}
-
-function plainText({ messages }: Conversation): string {
-  return messages.map(({ role, content }) => {
-    const text = typeof content === "string" ? content : content.map((part) => part.text).join("");
-    return `${role === "user" ? "> " : ""}${text}\n`;
-  }).join("\n");
 }

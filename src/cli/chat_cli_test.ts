@@ -1,6 +1,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
+import { testApp } from "../server/app_testing.ts";
 
 /** A base folder with a model that was trained for two steps on the small world. */
 async function withModel(use: (env: Record<string, string>, base: string) => Promise<void>): Promise<void> {
@@ -50,12 +51,32 @@ Deno.test("nanochat chat completes text with a base model, saves, stops answers 
       stdin: `One sunny morning\n/stats\n/save ${path}\n/save ${path}\nno\nquit\nmore\n`,
     });
     assertEquals(talk.code, 0, talk.output);
-    for (const text of ["does not answer", "5 tokens", "Saved to", "Not saved"]) {
+    for (const text of ["does not answer", "last answer: 5 tokens", "Saved to", "Not saved"]) {
       assertStringIncludes(talk.stderr, text);
     }
     const [question, answer] = JSON.parse(await Deno.readTextFile(path));
     assertEquals(question, { role: "user", content: "One sunny morning" });
     assertEquals(talk.stdout, `${answer.content}\n`);
+
+    assertEquals([...Deno.readDirSync(base)].some(({ name }) => name.includes("history")), false, "nobody typed");
+    const whole = await nanochat(["chat", "-p", "-", "-m", "5", "-t", "0", "-q"], { env, stdin: "One sunny\nmorning" });
+    assertEquals([whole.code, whole.stdout.trim() !== ""], [0, true], whole.output);
+    const wrong = await nanochat(["chat", "-q"], { env, stdin: "/nonsense\n/stats\n" });
+    assertEquals([wrong.code, wrong.stdout], [1, ""], wrong.output);
+    for (
+      const [args, stdin, said] of [
+        [["-p", "-"], " \n", "standard input is empty"],
+        [["--api-key=secret", "-p", "x"], "", "Cannot take --api-key from the command line"],
+        [["--url=http://127.0.0.1:1/v1", "--step=2"], "", "Cannot use --step with --url"],
+        [["--api-key-file=x"], "", "without --url"],
+        [["--model=d2", "--source=base"], "", "beside --model"],
+      ] as const
+    ) {
+      const refused = await nanochat(["chat", ...args], { env, stdin });
+      assertEquals(refused.code, 2, refused.output);
+      assertStringIncludes(refused.stderr, said);
+      assertEquals(refused.output.includes("secret"), false);
+    }
 
     // Ctrl-C at the first words of an answer of a thousand tokens: the answer ends, the next line is read.
     let state: "opening" | "answering" | "sent" = "opening";
@@ -70,7 +91,40 @@ Deno.test("nanochat chat completes text with a base model, saves, stops answers 
     });
     assertEquals(stopped.code, 0, stopped.output);
     assertStringIncludes(stopped.stderr, "Stopped; what was answered stays");
-    assertStringIncludes(stopped.stderr, "tokens answered");
+    assertStringIncludes(stopped.stderr, "last answer: ");
+  }));
+
+Deno.test("nanochat chat --url talks to a server with the key of a file, and says what a server refuses", () =>
+  withFolder(async (folder) => {
+    const asked: unknown[] = [];
+    const { app } = testApp(() => ["漢字 ", "\x1b[2J", "😀"]);
+    const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, async (request) => {
+      if (request.headers.get("authorization") !== "Bearer sesame") return new Response("no\x1b[2J", { status: 401 });
+      if (request.method === "POST") asked.push(await request.clone().json());
+      return app.fetch(request);
+    });
+    try {
+      const url = `--url=http://127.0.0.1:${server.addr.port}`;
+      const key = join(folder, "key");
+      await Deno.writeTextFile(key, "sesame\n");
+      const env = { NANOCHAT_BASE_DIR: join(folder, "base") };
+      const once = await nanochat(["chat", url, `--api-key-file=${key}`, "-p", "-", "-q"], { env, stdin: "2+2?\n" });
+      assertEquals([once.code, once.stdout, once.stderr], [0, "漢字 ␛[2J😀\n", ""], once.output);
+      assertEquals(asked, [{
+        ...{ model: "d4", messages: [{ role: "user", content: "2+2?" }] },
+        ...{ stream: true, stream_options: { include_usage: true } },
+      }]);
+      const stdin = "/model\n/temperature 0.1\nHello\n/model base/d4\n/stats\n";
+      const talk = await nanochat(["chat", url], { env: { ...env, NANOCHAT_API_KEY: "sesame" }, stdin });
+      assertEquals([talk.code, talk.stdout], [0, "漢字 ␛[2J😀\n"], talk.output);
+      for (const text of ["Using d4 of", "* d4\n  base/d4", "of 512 tokens"]) assertStringIncludes(talk.stderr, text);
+      const refused = await nanochat(["chat", url, "-p", "x"], { env: { ...env, NANOCHAT_API_KEY: "wrong-one" } });
+      assertEquals([refused.code, refused.stdout], [1, ""]);
+      assertStringIncludes(refused.stderr, "answered 401: no␛[2J; its key is read from");
+      assertEquals(refused.output.includes("wrong-one"), false);
+    } finally {
+      await server.shutdown();
+    }
   }));
 
 Deno.test("nanochat eval bpb prints figures of both splits and refuses damaged and missing models", () =>

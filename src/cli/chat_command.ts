@@ -1,14 +1,29 @@
-/** `nanochat chat`: opens a model and talks. */
+/** `nanochat chat`: opens a model or connects to a server, and talks. */
 import { blue } from "@std/fmt/colors";
+import { join } from "@std/path";
 import { resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import type { Tool } from "../engine/request.ts";
 import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { pythonTool } from "../engine/python_tool.ts";
 import type { Quantization } from "../model/gpt.ts";
+import { listModels, type ModelChoice } from "../model/models.ts";
+import { readApiKey } from "./api_key.ts";
 import { answerOnce, chatLoop } from "./chat.ts";
-import { LineInput } from "./chat_input.ts";
+import { completeCommand } from "./chat_commands.ts";
+import { ChatHistory } from "./chat_history.ts";
+import { type ChatInput, LineInput } from "./chat_input.ts";
+import type { AnswerSettings, ChatPartner } from "./chat_partner.ts";
+import type { Invocation } from "./command.ts";
 import { Conversation } from "./conversation.ts";
+import { type FlagTable, UsageError } from "./flags.ts";
+import { LocalPartner, type OpenModel } from "./local_partner.ts";
+import { COMPUTE, MODEL } from "./model_flags.ts";
 import type { Terminal } from "./progress.ts";
+import { RemotePartner } from "./remote_partner.ts";
+import { isReadable, serverUrl } from "./server_connection.ts";
+
+const HISTORY_FILE = "chat_history.jsonl";
 
 /** Flags of the command. */
 export interface ChatFlags {
@@ -18,7 +33,13 @@ export interface ChatFlags {
   readonly modelTag?: string;
   /** -1 = the largest. */
   readonly step: number;
-  /** One question; without it, or where it is empty, a conversation. */
+  /** Full name of a model, or the end of it; of a server its id. */
+  readonly model?: string;
+  /** Server that answers. */
+  readonly url?: string;
+  readonly apiKey?: string;
+  readonly apiKeyFile?: string;
+  /** One question, "-" = standard input; without it, or where it is empty, a conversation. */
   readonly prompt?: string;
   readonly temperature: number;
   readonly topK: number;
@@ -33,35 +54,134 @@ export interface ChatFlags {
   readonly quantize: Quantization;
 }
 
+type ChatInvocation = Pick<Invocation<FlagTable>, "settings" | "terminal"> & { readonly values: ChatFlags };
+
 /** Runs the command; returns the exit code. */
-export async function chat(flags: ChatFlags, terminal: Terminal): Promise<number> {
-  using loaded = await LoadedModel.open(resolveBaseDir(flags.baseDir), {
-    source: flags.source || undefined,
-    tag: flags.modelTag,
-    step: flags.step < 0 ? undefined : flags.step,
-    deviceType: flags.deviceType,
-    threads: flags.threads,
-    dtype: flags.dtype,
-    quantize: flags.quantize,
-    log: terminal,
-  });
-  terminal.info(loaded.chosen.why);
-  const completes = loaded.chosen.source === "base";
-  // Opened before the first word, so that a sandbox that is missing or leaks stops the command and not an answer.
-  await using pool = flags.tools === "python" ? await PythonPool.open({ size: 1 }) : undefined;
-  const tool = pool && pythonTool(pool);
-  const conversation = new Conversation(loaded.engine, loaded.tokenizer, { ...flags, completes, tool });
-  const isInteractive = Deno.stdin.isTerminal();
-  const prompt = (text: string) => isInteractive && terminal.raw(blue(text));
-  await using input = new LineInput(Deno.stdin.readable, { prompt });
-  if (flags.prompt) {
-    const code = await answerOnce(flags.prompt, { conversation, terminal, input });
-    await loaded.verified;
-    return code;
+export async function chat({ values, settings, terminal }: ChatInvocation): Promise<number> {
+  checkFlags(values, (name) => settings.get(name)?.origin.startsWith("--") ?? false);
+  const question = values.prompt === "-" ? await readQuestion() : values.prompt;
+  const { temperature, topK, topP, maxTokens, seed } = values;
+  const options = { question, baseDir: values.baseDir, terminal };
+  if (values.url) {
+    const partner = await connect(values.url, { ...values, terminal });
+    // What nobody set is the server's own.
+    const given = <T>(name: string, value: T) => settings.get(name)?.origin === "default" ? undefined : value;
+    return await talk(partner, {
+      ...options,
+      settings: {
+        temperature: given("temperature", temperature),
+        topK: given("top-k", topK),
+        topP: given("top-p", topP),
+        maxTokens: given("max-tokens", maxTokens),
+        seed,
+      },
+    });
   }
-  if (completes) terminal.info("This is a base model: it does not answer, it continues the text that you begin");
-  if (isInteractive) terminal.info("Type a text and press Enter; /help lists the commands, quit leaves");
+  // Opened before the first word, so that a sandbox that is missing or leaks stops the command and not an answer.
+  await using pool = values.tools === "python" ? await PythonPool.open({ size: 1 }) : undefined;
+  using partner = await openLocal(values, { tool: pool && pythonTool(pool), terminal });
   // A damaged file ends the conversation; a good one lets it go on.
-  const damaged = loaded.verified.then(() => new Promise<never>(() => {}));
-  return await Promise.race([chatLoop({ conversation, terminal, input }), damaged]);
+  const talking = talk(partner, { ...options, settings: { temperature, topK, topP, maxTokens, seed } });
+  const code = await Promise.race([talking, partner.damaged]);
+  if (question) await partner.verified;
+  return code;
+}
+
+/** Refuses flags that have no effect beside others. */
+function checkFlags({ url, model }: ChatFlags, isGiven: (name: string) => boolean): void {
+  const refuse = (name: string, beside: string) => {
+    throw new UsageError(`Cannot use --${name} ${beside}`);
+  };
+  const ofModel = Object.keys(MODEL).find(isGiven);
+  if (model && ofModel !== undefined && ofModel !== "step") refuse(ofModel, "beside --model, which names the model");
+  const ofLocal = [...Object.keys(MODEL), ...Object.keys(COMPUTE), "tools"].find(isGiven);
+  if (url && ofLocal !== undefined) refuse(ofLocal, "with --url: the server has its own, expected --model at most");
+  if (!url && isGiven("api-key-file")) refuse("api-key-file", "without --url: a model of this machine asks for no key");
+}
+
+/** Reads standard input as one question. */
+async function readQuestion(): Promise<string> {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await new Response(Deno.stdin.readable).bytes());
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new SyntaxError("Cannot read the question: standard input is no UTF-8, expected text", { cause });
+  }
+  if (text.trim() === "") throw new UsageError("Cannot ask: standard input is empty, expected a question");
+  return text.trim();
+}
+
+async function connect(
+  given: string,
+  { terminal, model, ...keys }: Pick<ChatFlags, "model" | "apiKey" | "apiKeyFile"> & { terminal: Terminal },
+): Promise<RemotePartner> {
+  const url = serverUrl(given);
+  const key = await readApiKey(keys);
+  if (key !== undefined && isReadable(url)) {
+    terminal.warn(`The key and the conversation go to "${url}" without encryption: others can read them on the way`);
+  }
+  const partner = await RemotePartner.connect({ url, key }, { model: model || undefined });
+  const others = model ? "" : ", the first model that it lists; choose another with --model or /model";
+  terminal.info(`Using ${partner.model} of "${url}"${others}`);
+  return partner;
+}
+
+async function openLocal(
+  values: ChatFlags,
+  { tool, terminal }: { tool?: Tool; terminal: Terminal },
+): Promise<LocalPartner> {
+  const { deviceType, threads, dtype, quantize } = values;
+  const base = resolveBaseDir(values.baseDir);
+  const open = async (choice: ModelChoice): Promise<OpenModel & { readonly why: string }> => {
+    const loaded = await LoadedModel.open(base, { ...choice, deviceType, threads, dtype, quantize, log: terminal });
+    const { chosen: { name, source, why }, engine, tokenizer, verified } = loaded;
+    const completes = source === "base";
+    return { name, engine, tokenizer, completes, verified, why, [Symbol.dispose]: () => loaded[Symbol.dispose]() };
+  };
+  const step = values.step < 0 ? undefined : values.step;
+  const first = await open(
+    values.model ? { name: values.model, step } : { source: values.source || undefined, tag: values.modelTag, step },
+  );
+  terminal.info(first.why);
+  return new LocalPartner(first, {
+    tool,
+    names: () => listModels(base).map(({ name }) => name),
+    open: (name) => open({ name }),
+  });
+}
+
+interface TalkOptions {
+  readonly question: string | undefined;
+  readonly settings: AnswerSettings;
+  readonly baseDir: string | undefined;
+  readonly terminal: Terminal;
+}
+
+/** Answers one question or talks; returns the exit code. */
+async function talk(partner: ChatPartner, { question, settings, baseDir, terminal }: TalkOptions): Promise<number> {
+  const conversation = new Conversation(partner, settings);
+  if (question) {
+    await using input = new LineInput(ReadableStream.from<Uint8Array<ArrayBuffer>>([]));
+    return await answerOnce(question, { conversation, terminal, input });
+  }
+  await using input = await openInput(baseDir, terminal);
+  if (partner.completes) {
+    terminal.info("This is a base model: it does not answer, it continues the text that you begin");
+  }
+  if (input.isTerminal) terminal.info("Type a text and press Enter; /help lists the commands, quit leaves");
+  return await chatLoop({ conversation, terminal, input });
+}
+
+/** Reads lines, edited with the arrow keys where a person types them and sees what is typed. */
+async function openInput(baseDir: string | undefined, terminal: Terminal): Promise<ChatInput & AsyncDisposable> {
+  const keys = Deno.stdin.readable;
+  if (!Deno.stdin.isTerminal()) return new LineInput(keys);
+  const screen = terminal.screen;
+  if (screen === undefined) return new LineInput(keys, { prompt: () => {} });
+  if (Deno.env.get("TERM") === "dumb") return new LineInput(keys, { prompt: (text) => screen.write(text) });
+  const { LineEditor } = await import("./line_editor.ts");
+  const history = new ChatHistory(join(resolveBaseDir(baseDir), HISTORY_FILE), terminal);
+  const setRaw = (isRaw: boolean) => Deno.stdin.setRaw(isRaw, { cbreak: isRaw });
+  return new LineEditor({ keys, screen, history, setRaw, paint: blue, complete: completeCommand });
 }

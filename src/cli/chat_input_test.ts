@@ -1,16 +1,26 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { Interrupted } from "./chat.ts";
-import { LineInput } from "./chat_input.ts";
+import { Interrupted, LineInput, readMessage, type Typed } from "./chat_input.ts";
+
+/** Input of a text, cut where the list says. */
+function inputOf(text: string, ...cuts: number[]): LineInput {
+  const bytes = new TextEncoder().encode(text);
+  const ends = [...cuts, bytes.length];
+  return new LineInput(ReadableStream.from(ends.map((end, i) => bytes.slice(ends[i - 1] ?? 0, end))));
+}
 
 Deno.test("LineInput.readLine() gives lines of any ending and the rest at the end", async () => {
-  const bytes = new TextEncoder().encode("one\r\ntwo é\n\nlast");
-  const stream = ReadableStream.from([bytes.slice(0, 9), bytes.slice(9, 11), bytes.slice(11)]);
-  const prompts: string[] = [];
-  await using input = new LineInput(stream, { prompt: (text) => void prompts.push(text) });
+  await using input = inputOf("one\r\ntwo é\n\nlast", 9, 11);
   const lines = [];
-  for (let i = 0; i < 5; i++) lines.push(await input.readLine(`${i}>`));
+  for (let i = 0; i < 5; i++) lines.push(await input.readLine(""));
   assertEquals(lines, ["one", "two é", "", "last", null]);
-  assertEquals(prompts, ["0>", "1>", "2>", "3>", "4>"]);
+  assertEquals(input.isTerminal, false);
+});
+
+Deno.test("LineInput.readLine() shows prompts where a person types", async () => {
+  const prompts: string[] = [];
+  await using input = new LineInput(ReadableStream.from([]), { prompt: (text) => void prompts.push(text) });
+  await input.readLine("> ");
+  assertEquals([prompts, input.isTerminal], [["> "], true]);
 });
 
 Deno.test("LineInput turns Ctrl-C into an Interrupted line or an aborted answer", async () => {
@@ -18,7 +28,7 @@ Deno.test("LineInput turns Ctrl-C into an Interrupted line or an aborted answer"
   const writer = writable.getWriter();
   let press = () => {};
   const interrupts = { add: (listener: () => void) => void (press = listener), remove: () => void (press = () => {}) };
-  await using input = new LineInput(readable, { prompt: () => {}, interrupts });
+  await using input = new LineInput(readable, { interrupts });
   const waiting = input.readLine(">");
   press();
   await assertRejects(() => waiting, Interrupted);
@@ -31,4 +41,30 @@ Deno.test("LineInput turns Ctrl-C into an Interrupted line or an aborted answer"
   const next = input.readLine(">");
   await writer.write(new TextEncoder().encode("after\n"));
   assertEquals(await next, "after");
+});
+
+Deno.test("readMessage() joins lines that end in a backslash and blocks between quotes", async () => {
+  const line = (text: string): Typed => ({ text, mayBeCommand: true });
+  const block = (text: string): Typed => ({ text, mayBeCommand: false });
+  const cases: [string, Typed | null][] = [
+    ["", null],
+    ["  hello  \n", line("hello")],
+    ["one\\\ntwo\\\nthree\nfour", line("one\ntwo\nthree")],
+    ["two\\\\\nmore", line("two\\\\")],
+    ["three\\\\\\\nmore", line("three\\\\\nmore")],
+    ["open\\", line("open")],
+    ['"""\n a\n  b\\\n\n"""\nmore', block(" a\n  b\\\n")],
+    ['"""one"""\nmore', block("one")],
+    ['"""first\n\nlast"""  \nmore', block("first\n\nlast")],
+    ['""""""\nmore', block("")],
+    ['"""\n\n\n"""', block("\n")],
+    ['"""\nnever closed\n', block("never closed")],
+    ['/system """\nBe\nbrief.\n"""\nmore', line("/system Be\nbrief.")],
+    ["/system Be\\\nbrief.\nmore", line("/system Be\nbrief.")],
+    ['say """ so\nmore', line('say """ so')],
+  ];
+  for (const [typed, expected] of cases) {
+    await using input = inputOf(typed);
+    assertEquals(await readMessage(input), expected, JSON.stringify(typed));
+  }
 });

@@ -5,6 +5,7 @@
  */
 import { type Command, command } from "./command.ts";
 import {
+  API_KEY,
   BENCH,
   BUNDLE,
   DATA_DIR,
@@ -17,19 +18,8 @@ import {
   TOKENIZER_DIR,
   TRAIN,
 } from "./flag_sets.ts";
-import {
-  atLeast,
-  between,
-  bool,
-  type FlagTable,
-  float,
-  int,
-  oneOf,
-  positiveOrOff,
-  string,
-  UsageError,
-} from "./flags.ts";
-import { COMPUTE, IMPORT, MODEL, RUN } from "./model_flags.ts";
+import { atLeast, bool, type FlagTable, float, int, oneOf, positiveOrOff, string, UsageError } from "./flags.ts";
+import { COMPUTE, IMPORT, MODEL, RUN, SAMPLING } from "./model_flags.ts";
 import { MID, RL, SFT } from "./stage_flag_sets.ts";
 
 const BATCH_TOKENS = int(4096, {
@@ -300,25 +290,28 @@ export const COMMANDS: readonly Command[] = [
   }),
   command({
     name: "chat",
-    summary: "talks to a model in the terminal; with a base model, continues text",
+    summary: "talks to a model in the terminal, of this machine or behind a server; with a base model, continues text",
     flags: {
       ...MODEL,
-      prompt: string(undefined, { help: "one question; prints the answer alone and ends", short: "p" }),
-      temperature: float(0.6, { help: "0 = always the most probable token", short: "t", check: atLeast(0) }),
-      "top-k": int(50, { help: "choose among this many tokens; 0 = all", short: "k", check: atLeast(0) }),
-      "top-p": float(1, {
-        help: "choose among the tokens that together have this probability",
-        check: between(0.01, 1),
+      model: string(undefined, {
+        help: 'model as "nanochat models" names it, or the end of that name; of --url: its id',
       }),
-      "max-tokens": int(256, { help: "length of an answer", unit: "tokens", short: "m", check: atLeast(1) }),
-      seed: int(undefined, { help: "same draws each time; without it every answer draws anew" }),
+      url: string(undefined, {
+        help: "server to talk to, any that is OpenAI-compatible: http://127.0.0.1:8000; settings not given are its own",
+      }),
+      ...API_KEY,
+      prompt: string(undefined, {
+        help: "one question, - = standard input; prints the answer alone and ends",
+        short: "p",
+      }),
+      ...SAMPLING,
       tools: oneOf(["calculator", "python"], {
         default: "calculator",
         help: "what the model may use; python: also programs, each in a process without permissions",
       }),
       ...COMPUTE,
     },
-    run: async ({ values, terminal }) => await (await import("./chat_command.ts")).chat(values, terminal),
+    run: async (invocation) => await (await import("./chat_command.ts")).chat(invocation),
   }),
   command({
     name: "export hf",

@@ -1,158 +1,128 @@
 /**
- * A conversation with a model: keeps the turns as tokens, drops the oldest when the context is full, streams the answer as text.
+ * A conversation with a partner: what was said so far, and what comes of the next question.
  *
- * A turn is `<|user_start|> text <|user_end|> <|assistant_start|> answer <|assistant_end|>`; tool calls and their results stay in it
- * (nanochat/chat_cli.py). A base model has no turns: each text is completed on its own.
+ * User and assistant alternate. A question without an answer may stand at the end (the answer failed, or was stopped before its first
+ * word): `retry` asks it again, another question takes its place.
  */
-import type { Part } from "../data/conversation.ts";
-import { AnswerReader, type AnswerTokenizer, joinPieces, type Piece } from "../engine/answer.ts";
-import type { Engine, GenerateOptions } from "../engine/engine.ts";
-import { freshSeed } from "../engine/sample.ts";
+import type { Message } from "../data/conversation.ts";
+import { joinPieces, type Piece } from "../engine/answer.ts";
+import type { AnswerFigures, AnswerSettings, ChatPartner } from "./chat_partner.ts";
 
-/** Settings of a conversation. */
-export interface ConversationOptions extends Pick<GenerateOptions, "temperature" | "topK" | "topP" | "tool"> {
-  /** Tokens of an answer at most. */
-  readonly maxTokens: number;
-  /** Same draws each time; without it every turn draws anew. */
-  readonly seed?: number;
-  /** Base model: no turns, the text is completed. */
-  readonly completes: boolean;
-}
-
-/** A message as training data has it. */
-export interface Message {
-  readonly role: "user" | "assistant";
-  readonly content: string | readonly Part[];
-}
-
-/** Figures of a conversation. */
-export interface ConversationStats {
-  readonly turns: number;
-  /** Tokens that the next prompt begins with, and how many fit. */
-  readonly contextTokens: number;
-  readonly contextLen: number;
-  /** Turns that were dropped because the context was full. */
-  readonly droppedTurns: number;
-  readonly answerTokens: number;
-  readonly lastTokens: number;
-  /** Time to the first token of the last answer, and speed of the others. */
-  readonly lastFirstMs: number;
-  readonly lastTokPerSec: number;
-}
-
-interface Turn {
-  readonly tokens: readonly number[];
+/** The last answer in figures. */
+export interface LastAnswer extends AnswerFigures {
+  /** Time to its first piece, and from there to its end. */
+  readonly firstMs: number;
+  readonly restMs: number;
 }
 
 /** A conversation in progress. */
 export class Conversation {
-  readonly #engine: Engine;
-  readonly #tokenizer: AnswerTokenizer;
-  readonly #options: ConversationOptions;
-  #turns: Turn[] = [];
-  #messages: Message[] = [];
-  #droppedTurns = 0;
-  #answerTokens = 0;
-  #last = { tokens: 0, firstMs: 0, tokPerSec: 0 };
+  /** Who answers. */
+  readonly partner: ChatPartner;
+  /** How the next answer is drawn. */
+  settings: AnswerSettings;
+  /** Text that the conversation begins with; "" = none. */
+  system = "";
+  #turns: Message[] = [];
+  #last: LastAnswer | undefined;
 
-  constructor(engine: Engine, tokenizer: AnswerTokenizer, options: ConversationOptions) {
-    this.#engine = engine;
-    this.#tokenizer = tokenizer;
-    this.#options = options;
+  constructor(partner: ChatPartner, settings: AnswerSettings) {
+    this.partner = partner;
+    this.settings = settings;
   }
 
-  /** Messages so far, also of dropped turns. */
+  /** What was said, the system message first: a conversation as training data has it. */
   get messages(): readonly Message[] {
-    return this.#messages;
+    return this.system === "" ? this.#turns : [{ role: "system", content: this.system }, ...this.#turns];
   }
 
-  /** Figures for `/stats`. */
-  get stats(): ConversationStats {
-    return {
-      turns: this.#messages.length / 2,
-      contextTokens: 1 + tokenCount(this.#turns),
-      contextLen: this.#engine.model.contextLen,
-      droppedTurns: this.#droppedTurns,
-      answerTokens: this.#answerTokens,
-      lastTokens: this.#last.tokens,
-      lastFirstMs: this.#last.firstMs,
-      lastTokPerSec: this.#last.tokPerSec,
-    };
+  /** Questions so far. */
+  get questions(): number {
+    return Math.ceil(this.#turns.length / 2);
   }
 
-  /** Forgets everything that was said. */
+  /** The question that has no answer. */
+  get unanswered(): string | undefined {
+    return this.#turns.length % 2 === 1 ? this.#turns.at(-1)!.content as string : undefined;
+  }
+
+  /** Figures of the last answer, while what was said stands as it was then. */
+  get last(): LastAnswer | undefined {
+    return this.#last;
+  }
+
+  /** Forgets what was said; the system message stays. */
   clear(): void {
-    this.#turns = [];
-    this.#messages = [];
-    this.#droppedTurns = 0;
+    this.#replace([]);
+  }
+
+  /** Goes on from messages that alternate, the user's first; a system message may stand in front. */
+  load(messages: readonly Message[]): void {
+    const system = messages[0]?.role === "system" ? messages[0].content as string : "";
+    this.system = system;
+    this.#replace(messages.slice(system === "" ? 0 : 1));
+  }
+
+  /** Forgets the last question with its answer; returns the question, undefined where nothing was said. */
+  undo(): string | undefined {
+    const kept = Math.max(0, 2 * this.questions - 2);
+    const question = this.#turns[kept]?.content as string | undefined;
+    this.#replace(this.#turns.slice(0, kept));
+    return question;
   }
 
   /**
    * Asks and streams the answer. What was answered until an abort is kept.
    *
-   * @throws {RangeError} where the text alone does not fit the context.
+   * @throws {ChatError} where there is no answer; the question stays.
    */
   async *ask(text: string, signal?: AbortSignal): AsyncGenerator<Piece, void, void> {
-    const question = this.#question(text);
-    this.#makeRoom(question.length);
-    const prompt = [this.#special("bos"), ...this.#turns.flatMap((turn) => turn.tokens), ...question];
-    const { temperature, topK, topP, tool, maxTokens, seed = freshSeed() } = this.#options;
-    const answer: number[] = [];
+    if (this.unanswered !== undefined) this.#turns.pop();
+    this.#turns.push({ role: "user", content: text });
+    yield* this.#answer(signal);
+  }
+
+  /**
+   * Asks the last question again; the new answer takes the place of the old one. Without any question nothing comes.
+   *
+   * @throws {ChatError} where there is no answer; the old one stays.
+   */
+  async *retry(signal?: AbortSignal): AsyncGenerator<Piece, void, void> {
+    if (this.#turns.length === 0) return;
+    const old = this.unanswered === undefined ? this.#turns.pop() : undefined;
+    try {
+      yield* this.#answer(signal);
+    } finally {
+      if (old !== undefined && this.unanswered !== undefined) this.#turns.push(old);
+    }
+  }
+
+  async *#answer(signal?: AbortSignal): AsyncGenerator<Piece, void, void> {
     const pieces: Piece[] = [];
-    const reader = new AnswerReader(this.#tokenizer);
     const started = performance.now();
     let firstMs = 0;
+    let figures: AnswerFigures = {};
+    let hasFailed = true;
     try {
-      for await (
-        const { ids: [id] } of this.#engine.generate(prompt, { temperature, topK, topP, tool, maxTokens, seed, signal })
-      ) {
-        if (answer.length === 0) firstMs = performance.now() - started;
-        if (this.#engine.isEnd(id)) break;
-        answer.push(id);
-        for (const piece of reader.push(id)) {
-          pieces.push(piece);
-          yield piece;
+      for await (const heard of this.partner.answer(this.messages, { settings: this.settings, signal })) {
+        if (heard.kind === "figures") {
+          figures = { ...figures, ...heard.figures };
+          continue;
         }
+        if (pieces.length === 0) firstMs = performance.now() - started;
+        pieces.push(heard);
+        yield heard;
       }
-      for (const piece of reader.end()) {
-        pieces.push(piece);
-        yield piece;
-      }
+      hasFailed = false;
     } finally {
-      const restMs = performance.now() - started - firstMs;
-      this.#last = { tokens: answer.length, firstMs, tokPerSec: restMs > 0 ? 1000 * (answer.length - 1) / restMs : 0 };
-      this.#answerTokens += answer.length;
-      if (!this.#options.completes) {
-        this.#turns.push({ tokens: [...question, ...answer, this.#special("assistant_end")] });
-      }
-      this.#messages.push({ role: "user", content: text }, { role: "assistant", content: joinPieces(pieces) });
+      this.#last = { ...figures, firstMs, restMs: performance.now() - started - firstMs };
+      const isStoppedAtOnce = signal?.aborted && pieces.length === 0;
+      if (!hasFailed && !isStoppedAtOnce) this.#turns.push({ role: "assistant", content: joinPieces(pieces) });
     }
   }
 
-  #question(text: string): number[] {
-    const ids = Array.from(this.#tokenizer.encode(text));
-    if (this.#options.completes) return ids;
-    return [this.#special("user_start"), ...ids, this.#special("user_end"), this.#special("assistant_start")];
+  #replace(turns: Message[]): void {
+    this.#turns = turns;
+    this.#last = undefined;
   }
-
-  /** Drops the oldest turns until the question and an answer fit; an answer is given at most half of the context. */
-  #makeRoom(questionLen: number): void {
-    const { contextLen } = this.#engine.model;
-    const answerLen = Math.min(this.#options.maxTokens, Math.floor(contextLen / 2));
-    if (1 + questionLen >= contextLen) {
-      throw new RangeError(`Cannot answer: the text has ${questionLen} tokens, expected at most ${contextLen - 2}`);
-    }
-    while (this.#turns.length > 0 && 1 + tokenCount(this.#turns) + questionLen + answerLen > contextLen) {
-      this.#turns.shift();
-      this.#droppedTurns++;
-    }
-  }
-
-  #special(name: string): number {
-    return this.#tokenizer.encodeSpecial(`<|${name}|>`);
-  }
-}
-
-function tokenCount(turns: readonly Turn[]): number {
-  return turns.reduce((sum, turn) => sum + turn.tokens.length, 0);
 }

@@ -1,99 +1,116 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { Engine } from "../engine/engine.ts";
-import { bytes, byteTokenizer, ScriptedModel, special, SPECIALS } from "../engine/engine_testing.ts";
-import { Conversation, type ConversationOptions } from "./conversation.ts";
+import { localPartner, openModel, said, ScriptedPartner, type Step } from "./chat_testing.ts";
+import { ChatError, type ChatPartner } from "./chat_partner.ts";
+import { Conversation } from "./conversation.ts";
 
-const END = special("<|assistant_end|>");
-const call = (expression: string) => [special("<|python_start|>"), ...bytes(expression), special("<|python_end|>")];
-
-function converse(answers: number[][], options: Partial<ConversationOptions> & { contextLen?: number } = {}) {
-  const model = new ScriptedModel(answers, { contextLen: options.contextLen ?? 200 });
-  const settings = { maxTokens: 20, completes: false, ...options };
-  return {
-    prompts: model.prompts,
-    conversation: new Conversation(new Engine(model, byteTokenizer), byteTokenizer, settings),
-  };
+async function answerOf(pieces: AsyncIterable<{ text: string }>): Promise<string> {
+  return (await Array.fromAsync(pieces, ({ text }) => text)).join("");
 }
 
-async function answerOf(conversation: Conversation, text: string): Promise<string> {
-  let answer = "";
-  for await (const piece of conversation.ask(text)) {
-    answer += `${piece.kind === "text" ? "" : `<${piece.kind}>`}${piece.text}`;
-  }
-  return answer;
+function converse(...scripts: (readonly Step[])[]) {
+  const partner = new ScriptedPartner(scripts);
+  return { partner, conversation: new Conversation(partner, { temperature: 0.5, seed: 7 }) };
 }
 
-Deno.test("Conversation.ask() keeps the turns before in the prompt", async () => {
-  const { conversation, prompts } = converse([[...bytes("Hi."), END], [...bytes("Yes."), END]]);
-  assertEquals(await answerOf(conversation, "Hello"), "Hi.");
-  assertEquals(await answerOf(conversation, "Ok?"), "Yes.");
-  const [bos, userStart, userEnd, assistantStart] = SPECIALS.map(special);
-  const first = [userStart, ...bytes("Hello"), userEnd, assistantStart];
-  assertEquals(prompts[0], [bos, ...first]);
-  assertEquals(prompts[1], [bos, ...first, ...bytes("Hi."), END, userStart, ...bytes("Ok?"), userEnd, assistantStart]);
-  assertEquals(conversation.messages.map(({ role, content }) => `${role}: ${content}`), [
-    "user: Hello",
-    "assistant: Hi.",
-    "user: Ok?",
-    "assistant: Yes.",
+/** The same answers from a model of this machine and from a script. */
+const PARTNERS: Readonly<Record<string, (answers: readonly string[]) => ChatPartner>> = {
+  local: (answers) => localPartner(openModel("d1", { answers: answers.map(said) })),
+  scripted: (answers) => new ScriptedPartner(answers.map((answer) => [answer])),
+};
+
+for (const [name, make] of Object.entries(PARTNERS)) {
+  Deno.test(`Conversation keeps, retries, undoes and loads what was said with a ${name} partner`, async () => {
+    const conversation = new Conversation(make(["one", "two", "TWO", "again"]), {});
+    assertEquals(await answerOf(conversation.ask("first")), "one");
+    assertEquals(await answerOf(conversation.ask("second")), "two");
+    assertEquals(await answerOf(conversation.retry()), "TWO");
+    const texts = () => conversation.messages.map(({ role, content }) => `${role}: ${content}`);
+    assertEquals(texts(), ["user: first", "assistant: one", "user: second", "assistant: TWO"]);
+    conversation.system = "Be brief.";
+    const saved = conversation.messages;
+    assertEquals(conversation.undo(), "second");
+    assertEquals(texts(), ["system: Be brief.", "user: first", "assistant: one"]);
+    assertEquals([conversation.questions, conversation.unanswered], [1, undefined]);
+    assertEquals([conversation.undo(), conversation.undo()], ["first", undefined]);
+    conversation.load(saved);
+    assertEquals(conversation.messages, saved);
+    assertEquals(await answerOf(conversation.ask("third")), "again");
+    conversation.clear();
+    assertEquals(texts(), ["system: Be brief."]);
+    assertEquals(await answerOf(conversation.retry()), "");
+  });
+}
+
+Deno.test("Conversation.ask() gives the partner everything said and its settings", async () => {
+  const { partner, conversation } = converse(["Hi."], ["Yes."]);
+  conversation.system = "Be brief.";
+  await answerOf(conversation.ask("Hello"));
+  conversation.settings = { ...conversation.settings, temperature: 0 };
+  await answerOf(conversation.ask("Ok?"));
+  const first = [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }] as const;
+  const second = [...first, { role: "assistant", content: "Hi." }, { role: "user", content: "Ok?" }] as const;
+  assertEquals(partner.asked, [
+    { temperature: 0.5, seed: 7, messages: [...first] },
+    { temperature: 0, seed: 7, messages: [...second] },
   ]);
-  assertEquals(conversation.stats.turns, 2);
-  conversation.clear();
-  assertEquals(conversation.stats.contextTokens, 1);
 });
 
-Deno.test("Conversation.ask() streams whole characters and the rest at the end", async () => {
-  const { conversation } = converse([[...bytes("é€😀").slice(0, -1), END]]);
-  const pieces = [];
-  for await (const { text } of conversation.ask("?")) pieces.push(text);
-  assertEquals(pieces, ["é", "€", "\ufffd"]);
+Deno.test("Conversation keeps the question where the answer fails; retry asks it again, another takes its place", async () => {
+  const failure = new ChatError("Cannot go on");
+  const { partner, conversation } = converse(["half", failure], [failure], ["whole"], [failure], ["other"]);
+  await assertRejects(() => answerOf(conversation.ask("Hello")), ChatError);
+  assertEquals([conversation.messages, conversation.unanswered], [[{ role: "user", content: "Hello" }], "Hello"]);
+  await assertRejects(() => answerOf(conversation.retry()), ChatError);
+  assertEquals([await answerOf(conversation.retry()), conversation.unanswered], ["whole", undefined]);
+  await assertRejects(() => answerOf(conversation.ask("More")), ChatError);
+  await answerOf(conversation.ask("Else"));
+  assertEquals(partner.asked.at(-1)!.messages.map(({ content }) => content), ["Hello", "whole", "Else"]);
 });
 
-Deno.test("Conversation.ask() tells tool calls and results from text and keeps them in the history", async () => {
-  const script = [...bytes("It is "), ...call("6*7"), 0, 0, 0, 0, ...bytes("."), END];
-  const { conversation, prompts } = converse([script, [END]]);
-  assertEquals(
-    await answerOf(conversation, "6 times 7?"),
-    "It is <python>6<python>*<python>7<python_output>4<python_output>2.",
-  );
-  assertEquals(conversation.messages[1].content, [
-    { type: "text", text: "It is " },
-    { type: "python", text: "6*7" },
-    { type: "python_output", text: "42" },
-    { type: "text", text: "." },
-  ]);
-  await answerOf(conversation, "Thanks");
-  assertEquals(prompts[1].includes(special("<|output_start|>")), true);
+Deno.test("Conversation.retry() keeps the old answer until the new one is there", async () => {
+  const { conversation } = converse(["old"], ["ne", new ChatError("Cannot go on")], []);
+  await answerOf(conversation.ask("Hello"));
+  const before = conversation.messages.map((message) => message);
+  await assertRejects(() => answerOf(conversation.retry()), ChatError);
+  assertEquals(conversation.messages, before);
+  const stop = new AbortController();
+  stop.abort();
+  assertEquals(await answerOf(conversation.retry(stop.signal)), "");
+  assertEquals(conversation.messages, before, "stopped before its first word");
 });
 
-Deno.test("Conversation.ask() drops the oldest turns when the context is full", async () => {
-  const answers = Array.from({ length: 6 }, () => [...bytes("0123456789"), END]);
-  const { conversation, prompts } = converse(answers, { contextLen: 64, maxTokens: 30 });
-  for (let i = 0; i < 6; i++) await answerOf(conversation, `question ${i}`);
-  assertEquals(prompts.every((prompt) => prompt.length + 30 <= 64), true);
-  const text = byteTokenizer.decode(prompts[5].filter((id) => id < 256));
-  assertEquals(text.includes("question 4") || text.endsWith("question 5"), true);
-  assertEquals(text.includes("question 0"), false);
-  assertEquals(conversation.stats.droppedTurns > 0, true);
-  assertEquals(conversation.messages.length, 12);
-  await assertRejects(() => answerOf(conversation, "x".repeat(70)), RangeError, "expected at most 62");
-});
-
-Deno.test("Conversation.ask() keeps what was answered until an abort", async () => {
-  const { conversation } = converse([bytes("abcdefgh")]);
+Deno.test("Conversation.ask() keeps what was answered until an abort, and the question alone before it", async () => {
+  const { conversation } = converse(["a", "b", "c", "d"], ["e"]);
   const stop = new AbortController();
   let answer = "";
   for await (const { text } of conversation.ask("?", stop.signal)) {
     answer += text;
     if (answer.length === 3) stop.abort();
   }
-  assertEquals(answer, "abc");
-  assertEquals(conversation.messages[1].content, "abc");
+  assertEquals([answer, conversation.messages.at(-1)], ["abc", { role: "assistant", content: "abc" }]);
+  assertEquals(await answerOf(conversation.ask("!", stop.signal)), "");
+  assertEquals(conversation.unanswered, "!");
 });
 
-Deno.test("Conversation.ask() completes a text without turns when the model is a base model", async () => {
-  const { conversation, prompts } = converse([bytes("lo"), [special("<|bos|>")]], { completes: true, maxTokens: 2 });
-  assertEquals(await answerOf(conversation, "hel"), "lo");
-  assertEquals(await answerOf(conversation, "again"), "");
-  assertEquals(prompts, [[special("<|bos|>"), ...bytes("hel")], [special("<|bos|>"), ...bytes("again")]]);
+Deno.test("Conversation keeps tool calls as parts and the last figures of an answer", async () => {
+  const { conversation } = converse([
+    { kind: "figures", figures: { promptTokens: 5, contextLen: 64 } },
+    "It is ",
+    { kind: "python", text: "6*" },
+    { kind: "python", text: "7" },
+    { kind: "python_output", text: "42" },
+    ".",
+    { kind: "figures", figures: { answerTokens: 9, isCut: false } },
+  ]);
+  await answerOf(conversation.ask("6 times 7?"));
+  assertEquals(conversation.messages[1].content, [
+    { type: "text", text: "It is " },
+    { type: "python", text: "6*7" },
+    { type: "python_output", text: "42" },
+    { type: "text", text: "." },
+  ]);
+  const { firstMs: _, restMs: __, ...figures } = conversation.last!;
+  assertEquals(figures, { promptTokens: 5, contextLen: 64, answerTokens: 9, isCut: false });
+  conversation.undo();
+  assertEquals(conversation.last, undefined);
 });

@@ -51,6 +51,15 @@ export const SYNTH = {
   }),
 } as const satisfies FlagTable;
 
+/** Secret that a server asks for. */
+export const API_KEY = {
+  "api-key": {
+    ...string(undefined, { help: "taken from NANOCHAT_API_KEY alone: every user can read a command line" }),
+    secret: true,
+  },
+  "api-key-file": string(undefined, { help: "file that holds the key of the server" }),
+} as const satisfies FlagTable;
+
 const TYPES = ["", "fp32", "float32", "f32", "bf16", "bfloat16"] as const;
 
 /** Where a command computes. */

@@ -135,7 +135,8 @@ function checkPositional(row: Command, given: readonly string[]): void {
 
 /** The values of all flags as a config file, each with its origin. */
 export function printedConfig(row: Command, { settings }: Parsed): string {
-  const leftOut = new Set(["config", "help", "print-config"]);
+  const secrets = Object.entries(row.flags).flatMap(([name, flag]) => flag.secret ? [name] : []);
+  const leftOut = new Set(["config", "help", "print-config", ...secrets]);
   const lines = [...settings].filter(([name]) => !leftOut.has(name)).map(([name, { value, origin }]) => {
     const line = value === undefined ? `# ${name} is not set` : `${name} = ${formatConfigValue(value)}`;
     return value === undefined ? line : `${line.padEnd(40)} # ${origin}`;

@@ -1,7 +1,7 @@
 /** Flags of the commands that open a trained model. */
 import { STAGES } from "../data/base_dir.ts";
 import { DEVICE, PRICE, QUANTIZE } from "./flag_sets.ts";
-import { atLeast, bool, type FlagTable, int, oneOf, string } from "./flags.ts";
+import { atLeast, between, bool, type FlagTable, float, int, oneOf, string } from "./flags.ts";
 
 /** Which model; without any of them, the furthest stage of what was trained last. */
 export const MODEL = {
@@ -23,6 +23,18 @@ export const IMPORT = {
       "folder with tokenizer.pkl or tokenizer.json; without it beside the model or in tokenizer/ of its base folder",
   }),
   overwrite: bool(false, { help: "replaces the checkpoint or the tokenizer that is there" }),
+} as const satisfies FlagTable;
+
+/** How answers are drawn. */
+export const SAMPLING = {
+  temperature: float(0.6, { help: "0 = always the most probable token", short: "t", check: atLeast(0) }),
+  "top-k": int(50, { help: "choose among this many tokens; 0 = all", short: "k", check: atLeast(0) }),
+  "top-p": float(1, {
+    help: "choose among the tokens that together have this probability",
+    check: between(0.01, 1),
+  }),
+  "max-tokens": int(256, { help: "length of an answer", unit: "tokens", short: "m", check: atLeast(1) }),
+  seed: int(undefined, { help: "same draws each time; without it every answer draws anew" }),
 } as const satisfies FlagTable;
 
 /** Where and how a model runs. */

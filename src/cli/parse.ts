@@ -98,6 +98,12 @@ function normalize(args: readonly string[], flags: FlagTable): string[] {
     if (name === undefined) {
       throw new UsageError(`Cannot read ${spelled}: no such flag${nearest(`--${word}`, known)}`);
     }
+    if (flags[name].secret) {
+      throw new UsageError(
+        `Cannot take ${spelled} from the command line: every user of this machine can read it there, expected ` +
+          `${envName(name)} or --${name}-file`,
+      );
+    }
     text ??= flags[name].type === "bool" ? "true" : flags[name].bare;
     if (text === undefined) {
       text = args[++i];

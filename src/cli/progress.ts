@@ -87,6 +87,18 @@ export class Terminal implements Log {
     this.#out.write(text);
   }
 
+  /** The terminal on which a dialogue takes place, stdout or else stderr; undefined where neither is one. */
+  get screen(): { write(text: string): void; columns(): number } | undefined {
+    const sink = [this.#out, this.#err].find((sink) => sink.isTerminal());
+    return sink && {
+      write: (text) => {
+        this.#clear();
+        sink.write(text);
+      },
+      columns: () => sink.columns(),
+    };
+  }
+
   info(message: string): void {
     if (this.#quiet) return;
     this.#message("info", message, (text) => text);

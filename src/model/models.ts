@@ -107,6 +107,8 @@ export interface ChosenModel extends FoundCheckpoint {
 
 /** What the user asked for; what is absent is chosen. */
 export interface ModelChoice {
+  /** Name of the model as {@link findModel} takes it; stage and tag then are its own. */
+  readonly name?: string;
   /** Stage of training. */
   readonly source?: Stage;
   /** Name of the model's folder. */
@@ -125,7 +127,8 @@ export interface ModelChoice {
  * @throws {CheckpointError} "missing", saying what was found instead.
  */
 export function chooseModel(base: string, choice: ModelChoice = {}): ChosenModel {
-  const { source, tag, step, log = SILENT } = choice;
+  const { name, source, tag, step, log = SILENT } = choice;
+  if (name !== undefined) return chooseNamed(findModel(base, name), { step, log });
   const places = listPlaces(base).map(modelsOf);
   const all = places.flat();
   const wanted = places.map((models) =>
@@ -156,6 +159,17 @@ export function chooseModel(base: string, choice: ModelChoice = {}): ChosenModel
     }
   }
   throw new CheckpointError("missing", missingText(base, { source, tag, step, all }));
+}
+
+function chooseNamed(model: Model, { step, log }: { step?: number; log: Log }): ChosenModel {
+  const { name, folder, stage: source, tag, run, steps } = model;
+  const found = findCheckpoint(folder, { step, modelOnly: true, log });
+  if (found !== undefined) return { ...found, name, source, tag, run, why: `Using ${name} at step ${found.step}` };
+  const what = step === undefined ? `a checkpoint of ${name}` : `step ${step} of ${name}`;
+  throw new CheckpointError(
+    "missing",
+    `Cannot find ${what}: it holds ${describeSteps(steps)}, expected one that is whole`,
+  );
 }
 
 function missingText(base: string, wanted: ModelChoice & { all: readonly Model[] }): string {

@@ -1,0 +1,155 @@
+/**
+ * A model of this machine as the partner of a chat. When the context is full, the oldest exchanges are left out of the prompt; the system
+ * message stays. A base model is given the last message alone.
+ */
+import { type Message, renderConversation, type TextEncoding } from "../data/conversation.ts";
+import { AnswerReader, type AnswerTokenizer } from "../engine/answer.ts";
+import type { Tool } from "../engine/request.ts";
+import type { Engine } from "../engine/engine.ts";
+import { freshSeed } from "../engine/sample.ts";
+import { type AnswerOptions, ChatError, type ChatPartner, type Heard } from "./chat_partner.ts";
+
+/** What a chat needs of a tokenizer. */
+export type ChatTokenizer = Omit<AnswerTokenizer, "encode"> & TextEncoding;
+
+/** A model that is open. */
+export interface OpenModel extends Disposable {
+  readonly name: string;
+  readonly engine: Engine;
+  readonly tokenizer: ChatTokenizer;
+  /** True for a base model. */
+  readonly completes: boolean;
+  /** Rejects where its file turns out to be damaged. */
+  readonly verified: Promise<void>;
+}
+
+/** Which models there are besides, and what they may use. */
+export interface LocalOptions {
+  /** Computes tool calls; without it the calculator. */
+  readonly tool?: Tool;
+  /** Lists the models that `open` takes. */
+  names(): readonly string[];
+  /** Opens a model. @throws {Error} where there is none of this name, or it is damaged. */
+  open(name: string): Promise<OpenModel>;
+}
+
+const MAX_TOKENS = 256;
+
+/** Answers with models of this machine; owns the open one. */
+export class LocalPartner implements ChatPartner, Disposable {
+  readonly #options: LocalOptions;
+  readonly #damage = Promise.withResolvers<never>();
+  #open: OpenModel;
+
+  constructor(first: OpenModel, options: LocalOptions) {
+    this.#open = first;
+    this.#options = options;
+    this.#damage.promise.catch(() => {}); // whoever awaits `damaged` hears of it
+    this.#watch(first);
+  }
+
+  get model(): string {
+    return this.#open.name;
+  }
+
+  get completes(): boolean {
+    return this.#open.completes;
+  }
+
+  /** Settles when the file of the open model was compared with what was saved. */
+  get verified(): Promise<void> {
+    return this.#open.verified;
+  }
+
+  /** Rejects where that file turns out to be damaged; never fulfils. */
+  get damaged(): Promise<never> {
+    return this.#damage.promise;
+  }
+
+  async *answer(messages: readonly Message[], { settings, signal }: AnswerOptions): AsyncGenerator<Heard, void, void> {
+    const { engine, tokenizer, completes } = this.#open;
+    const { temperature, topK, topP, maxTokens = MAX_TOKENS, seed = freshSeed() } = settings;
+    const { contextLen } = engine.model;
+    const room = { contextLen, answerLen: Math.min(maxTokens, Math.floor(contextLen / 2)) };
+    const { prompt, droppedMessages } = completes
+      ? completionPrompt(tokenizer, messages)
+      : chatPrompt(tokenizer, { messages, ...room });
+    if (prompt.length >= contextLen) {
+      throw new ChatError(
+        `Cannot answer: the text takes ${prompt.length} tokens, expected at most ${contextLen - 1} of the context`,
+      );
+    }
+    yield { kind: "figures", figures: { promptTokens: prompt.length, contextLen, droppedMessages } };
+    const reader = new AnswerReader(tokenizer);
+    const { tool } = this.#options;
+    let answerTokens = 0;
+    let isEnded = false;
+    for await (
+      const { ids: [id] } of engine.generate(prompt, { temperature, topK, topP, tool, maxTokens, seed, signal })
+    ) {
+      answerTokens++;
+      isEnded = engine.isEnd(id);
+      if (isEnded) break;
+      yield* reader.push(id);
+    }
+    yield* reader.end();
+    yield { kind: "figures", figures: { answerTokens, isCut: !isEnded && !signal?.aborted } };
+  }
+
+  models(): Promise<readonly string[]> {
+    return Promise.resolve(this.#options.names());
+  }
+
+  async use(model: string): Promise<void> {
+    let next: OpenModel;
+    try {
+      next = await this.#options.open(model);
+    } catch (cause) {
+      throw new ChatError((cause as Error).message, { cause });
+    }
+    const old = this.#open;
+    this.#open = next;
+    this.#watch(next);
+    await old.verified.catch(() => {}); // its file is being read
+    old[Symbol.dispose]();
+  }
+
+  #watch(model: OpenModel): void {
+    model.verified.catch((error) => {
+      if (this.#open === model) this.#damage.reject(error);
+    });
+  }
+
+  /** Frees the open model. */
+  [Symbol.dispose](): void {
+    this.#open[Symbol.dispose]();
+  }
+}
+
+function completionPrompt(tokenizer: ChatTokenizer, messages: readonly Message[]) {
+  const text = messages.at(-1)!.content as string;
+  return { prompt: [tokenizer.encodeSpecial("<|bos|>"), ...tokenizer.encode(text)], droppedMessages: 0 };
+}
+
+/** Renders as many of the newest exchanges as leave room for an answer, the last question in any case. */
+function chatPrompt(
+  tokenizer: ChatTokenizer,
+  { messages, contextLen, answerLen }: { messages: readonly Message[]; contextLen: number; answerLen: number },
+): { prompt: number[]; droppedMessages: number } {
+  const system = messages.filter(({ role }) => role === "system");
+  const turns = messages.slice(system.length);
+  const render = (from: number) => {
+    const { ids } = renderConversation(tokenizer, { messages: [...system, ...turns.slice(from)] }, Infinity);
+    return [...ids, tokenizer.encodeSpecial("<|assistant_start|>")];
+  };
+  const lengthOf = (from: number, to: number) =>
+    renderConversation(tokenizer, { messages: turns.slice(from, to) }, Infinity).ids.length - 1;
+  let from = turns.length - 1;
+  let free = contextLen - answerLen - render(from).length;
+  while (from > 0) {
+    free -= lengthOf(from - 2, from);
+    if (free < 0) break;
+    from -= 2;
+  }
+  return { prompt: render(from), droppedMessages: from };
+}
