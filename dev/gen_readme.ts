@@ -1,9 +1,10 @@
 /**
- * Writes the generated parts of README.md: the table of depths, the table of commands and the tree of folders, each between two comments
- * that name it. With `--check` only compares and fails on a difference. What a person writes or measures there stays as it is.
+ * Writes the generated parts of README.md and docs/chat.md: the table of depths, the tables of commands and the tree of folders, each
+ * between two comments that name it. With `--check` only compares and fails on a difference. What a person writes or measures there stays as it is.
  */
 import { format as formatBytes } from "@std/fmt/bytes";
 import { join } from "@std/path";
+import { chatCommandTable } from "../src/cli/chat_commands.ts";
 import { COMMANDS } from "../src/cli/commands.ts";
 import { commandTable } from "../src/cli/help.ts";
 import { configFromDepth, flopsPerToken, parameterCount } from "../src/model/gpt.ts";
@@ -39,7 +40,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "kernels_cu": "the C header that a CUDA library will implement",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
   "docs":
-    "for users: own data, tasks, evaluation, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
+    "for users: own data, tasks, evaluation, chats, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",
@@ -146,22 +147,26 @@ async function formatted(markdown: string): Promise<string> {
   await writer.write(new TextEncoder().encode(markdown));
   await writer.close();
   const { success, stdout } = await child.output();
-  if (!success) throw new Error("Cannot format README.md: deno fmt failed, expected Markdown that it reads");
+  if (!success) throw new Error("Cannot format the page: deno fmt failed, expected Markdown that it reads");
   return new TextDecoder().decode(stdout);
 }
 
-const PARTS: Record<string, () => string> = { dial, commands: () => commandTable(COMMANDS).trim(), tree };
-const path = join(ROOT, "README.md");
-const before = await Deno.readTextFile(path);
-let after = before;
-for (const [name, make] of Object.entries(PARTS)) {
-  const pattern = new RegExp(`<!-- ${name} -->\\n[\\s\\S]*?<!-- end -->`);
-  if (!pattern.test(after)) throw new Error(`Cannot write README.md: it has no "<!-- ${name} -->" ... "<!-- end -->"`);
-  after = after.replace(pattern, () => `<!-- ${name} -->\n\n${make()}\n\n<!-- end -->`);
-}
-after = await formatted(after);
-if (!Deno.args.includes("--check")) await Deno.writeTextFile(path, after);
-else if (after !== before) {
-  console.error('README.md differs from what the program says; run "deno task gen:readme"');
-  Deno.exit(1);
+const PAGES: Record<string, Record<string, () => string>> = {
+  "README.md": { dial, commands: () => commandTable(COMMANDS).trim(), tree },
+  "docs/chat.md": { commands: chatCommandTable },
+};
+for (const [page, parts] of Object.entries(PAGES)) {
+  const before = await Deno.readTextFile(join(ROOT, page));
+  let after = before;
+  for (const [name, make] of Object.entries(parts)) {
+    const pattern = new RegExp(`<!-- ${name} -->\\n[\\s\\S]*?<!-- end -->`);
+    if (!pattern.test(after)) throw new Error(`Cannot write ${page}: it has no "<!-- ${name} -->" ... "<!-- end -->"`);
+    after = after.replace(pattern, () => `<!-- ${name} -->\n\n${make()}\n\n<!-- end -->`);
+  }
+  after = await formatted(after);
+  if (!Deno.args.includes("--check")) await Deno.writeTextFile(join(ROOT, page), after);
+  else if (after !== before) {
+    console.error(`${page} differs from what the program says; run "deno task gen:readme"`);
+    Deno.exit(1);
+  }
 }
