@@ -9,6 +9,7 @@ import type { ChatInput } from "./chat_input.ts";
 import { type AnswerSettings, ChatError } from "./chat_partner.ts";
 import type { Conversation } from "./conversation.ts";
 import { convertFlag, type Flag } from "./flags.ts";
+import { wrap } from "./help.ts";
 import { SAMPLING } from "./model_flags.ts";
 import { plainOsError } from "./os_error.ts";
 import { nearest } from "./parse.ts";
@@ -37,7 +38,11 @@ const DEFAULT_FILE = "chat.jsonl";
 
 /** All commands, in the order of the help. */
 export const CHAT_COMMANDS: readonly ChatCommand[] = [
-  { name: "/help", help: "lists these commands", run: (_, { terminal }) => terminal.info(helpText()) },
+  {
+    name: "/help",
+    help: "lists these commands",
+    run: (_, { terminal }) => terminal.info(helpText(terminal.screen?.columns())),
+  },
   { name: "/model", argument: "[NAME]", help: "lists the models, or lets another one go on", run: model },
   {
     name: "/temperature",
@@ -116,12 +121,15 @@ export function completeCommand(line: string): string[] {
   return line.startsWith("/") ? CHAT_COMMANDS.map(({ name }) => name).filter((name) => name.startsWith(line)) : [];
 }
 
-function helpText(): string {
+function helpText(columns = Infinity): string {
   const rows = CHAT_COMMANDS.map(({ name, argument, help }) => [`${name}${argument ? ` ${argument}` : ""}`, help]);
-  const width = Math.max(...rows.map(([use]) => use.length));
+  const indent = 2 + Math.max(...rows.map(([use]) => use.length));
+  const width = Math.min(Math.max(columns, indent + 20), 100);
   return [
-    ...rows.map(([use, help]) => `${use.padEnd(width)}  ${help}`),
-    'A line that ends in \\ goes on in the next one; between """ and """ all lines belong together.',
+    ...rows.map(([use, help]) => use.padEnd(indent) + wrap(help, indent, { width })),
+    wrap('A line that ends in \\ goes on in the next one; between """ and """ all lines belong together.', 0, {
+      width,
+    }),
   ].join("\n");
 }
 

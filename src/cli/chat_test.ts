@@ -114,7 +114,9 @@ Deno.test("chatLoop() answers unknown and wrong commands with the nearest known 
 Deno.test("/help lists every command", async () => {
   const { options, seen } = chatOf(["/help"], []);
   await chatLoop(options);
-  for (const { name, help } of CHAT_COMMANDS) assertStringIncludes(seen().err, help, name);
+  const text = seen().err.replace(/\s+/g, " ");
+  for (const { name, help } of CHAT_COMMANDS) assertStringIncludes(text, help, name);
+  assertEquals(seen().err.split("\n").every((line) => line.length <= 100), true);
   assertEquals(completeCommand("/te"), ["/temperature"]);
   assertEquals([completeCommand("/").length, completeCommand("te")], [CHAT_COMMANDS.length, []]);
 });

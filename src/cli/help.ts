@@ -12,11 +12,12 @@ const KIND: Record<Flag["type"], string> = {
   duration: "TIME",
 };
 
-function wrap(text: string, indent: number): string {
+/** Breaks a text between words where a line would be wider than `width`; all lines but the first are indented. */
+export function wrap(text: string, indent: number, { width = WIDTH } = {}): string {
   const lines: string[] = [];
   let line = "";
   for (const word of text.split(" ")) {
-    if (line !== "" && indent + line.length + 1 + word.length > WIDTH) {
+    if (line !== "" && indent + line.length + 1 + word.length > width) {
       lines.push(line);
       line = word;
     } else {
