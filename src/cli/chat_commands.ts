@@ -263,8 +263,10 @@ function stats(_: string, { conversation, terminal }: ChatOptions): void {
       `last answer: ${count(answerTokens, "token")}, the first after ${first}, then ${speed.toFixed(1)} a second`,
     );
   }
-  const drawn = (["temperature", "topK", "topP", "seed"] as const).map((key) => settingText(settings, key));
-  terminal.info([...lines, drawn.join(", ")].join("\n"));
+  const keys = (["temperature", "topK", "topP"] as const).filter((key) => settings[key] !== undefined);
+  const drawn = keys.map((key) => settingText(settings, key));
+  if (drawn.length < 3) drawn.push("the rest as the server has it");
+  terminal.info([...lines, [...drawn, settingText(settings, "seed")].join(", ")].join("\n"));
 }
 
 function count(n: number, noun: string): string {

@@ -189,6 +189,7 @@ Deno.test("/stats tells of the context, the cache and the speed, as far as they 
   const unknown = chatOf(["/stats", "a", "/stats"], [["x"]]);
   await chatLoop(unknown.options);
   assertEquals(unknown.seen().err.includes("undefined"), false);
+  assertStringIncludes(unknown.seen().err, "the rest as the server has it, every answer draws anew\n");
   assertStringIncludes(unknown.seen().err, "first, 0 questions\n");
 });
 

@@ -1,10 +1,10 @@
 /**
- * A model of this machine as the partner of a chat. When the context is full, the oldest exchanges are left out of the prompt; the system
- * message stays. A base model is given the last message alone.
+ * A model of this machine as the partner of a chat. What an answer begins with like the one before is not computed again. When the context
+ * is full, the oldest exchanges are left out of the prompt; the system message stays. A base model is given the last message alone.
  */
 import { type Message, renderConversation, type TextEncoding } from "../data/conversation.ts";
 import { AnswerReader, type AnswerTokenizer } from "../engine/answer.ts";
-import type { Tool } from "../engine/request.ts";
+import { Batch, type GenerateRequest, type RowToken, type Tool } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
 import { freshSeed } from "../engine/sample.ts";
 import { type AnswerOptions, ChatError, type ChatPartner, type Heard } from "./chat_partner.ts";
@@ -40,9 +40,11 @@ export class LocalPartner implements ChatPartner, Disposable {
   readonly #options: LocalOptions;
   readonly #damage = Promise.withResolvers<never>();
   #open: OpenModel;
+  #batch: Batch;
 
   constructor(first: OpenModel, options: LocalOptions) {
     this.#open = first;
+    this.#batch = batchOf(first);
     this.#options = options;
     this.#damage.promise.catch(() => {}); // whoever awaits `damaged` hears of it
     this.#watch(first);
@@ -83,17 +85,36 @@ export class LocalPartner implements ChatPartner, Disposable {
     const reader = new AnswerReader(tokenizer);
     const { tool } = this.#options;
     let answerTokens = 0;
-    let isEnded = false;
+    let isCut = false;
     for await (
-      const { ids: [id] } of engine.generate(prompt, { temperature, topK, topP, tool, maxTokens, seed, signal })
+      const { id, end, cachedTokens } of this.#generate(
+        { prompt, temperature, topK, topP, tool, maxTokens, seed },
+        signal,
+      )
     ) {
-      answerTokens++;
-      isEnded = engine.isEnd(id);
-      if (isEnded) break;
-      yield* reader.push(id);
+      if (++answerTokens === 1) yield { kind: "figures", figures: { cachedTokens } };
+      isCut = end === "length";
+      if (end !== "stop") yield* reader.push(id);
     }
     yield* reader.end();
-    yield { kind: "figures", figures: { answerTokens, isCut: !isEnded && !signal?.aborted } };
+    yield { kind: "figures", figures: { answerTokens, isCut } };
+  }
+
+  async *#generate(request: GenerateRequest, signal?: AbortSignal): AsyncGenerator<RowToken, void, void> {
+    const batch = this.#batch;
+    const stop = () => batch.cancel(request); // at once, also where a tool computes
+    signal?.addEventListener("abort", stop);
+    try {
+      batch.add(request);
+      while (!batch.isDone && !signal?.aborted) yield* await batch.step();
+    } catch (cause) { // a tool failed: the conversation goes on in another batch
+      batch[Symbol.dispose]();
+      this.#batch = batchOf(this.#open);
+      throw new ChatError((cause as Error).message, { cause });
+    } finally {
+      signal?.removeEventListener("abort", stop);
+      stop();
+    }
   }
 
   models(): Promise<readonly string[]> {
@@ -108,6 +129,8 @@ export class LocalPartner implements ChatPartner, Disposable {
       throw new ChatError((cause as Error).message, { cause });
     }
     const old = this.#open;
+    this.#batch[Symbol.dispose]();
+    this.#batch = batchOf(next);
     this.#open = next;
     this.#watch(next);
     await old.verified.catch(() => {}); // its file is being read
@@ -122,8 +145,14 @@ export class LocalPartner implements ChatPartner, Disposable {
 
   /** Frees the open model. */
   [Symbol.dispose](): void {
+    this.#batch[Symbol.dispose]();
     this.#open[Symbol.dispose]();
   }
+}
+
+/** Makes room for an answer and for what was said before it. */
+function batchOf({ engine }: OpenModel): Batch {
+  return new Batch(engine, { rows: 1, cacheRows: 1 });
 }
 
 function completionPrompt(tokenizer: ChatTokenizer, messages: readonly Message[]) {

@@ -1,9 +1,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
+import { deadline } from "@std/async";
 import type { Message } from "../data/conversation.ts";
 import { bytes, byteTokenizer, special, SPECIALS } from "../engine/engine_testing.ts";
 import { END, localPartner, openModel, said } from "./chat_testing.ts";
 import { type AnswerFigures, type AnswerOptions, ChatError } from "./chat_partner.ts";
-import type { LocalPartner } from "./local_partner.ts";
+import { LocalPartner } from "./local_partner.ts";
 
 const [BOS, USER, USER_END, ASSISTANT] = SPECIALS.map(special);
 
@@ -38,7 +39,37 @@ Deno.test("LocalPartner.answer() renders the conversation as training does", asy
   assertEquals(model.prompts, [prompt]);
   assertEquals(answer, "Yes.");
   const { length } = prompt;
-  assertEquals(figures, { promptTokens: length, contextLen: 200, droppedMessages: 0, answerTokens: 5, isCut: false });
+  assertEquals(figures, {
+    promptTokens: length,
+    contextLen: 200,
+    droppedMessages: 0,
+    answerTokens: 5,
+    cachedTokens: 0,
+    isCut: false,
+  });
+});
+
+Deno.test("LocalPartner.answer() does not compute again what an answer before held", async () => {
+  using partner = localPartner(openModel("d1", { answers: [said("Hi."), said("Yes."), said("No.")] }));
+  const first = await answerOf(partner, [user("Hello")]);
+  const second = await answerOf(partner, [user("Hello"), assistant("Hi."), user("Ok?")]);
+  const held = first.figures.promptTokens! + "Hi.".length;
+  assertEquals([first.figures.cachedTokens, second.figures.cachedTokens! >= held], [0, true]);
+  const again = await answerOf(partner, [user("Hello"), assistant("Hi."), user("Ok?")]);
+  assertEquals([again.answer, again.figures.cachedTokens! >= held], ["No.", true]);
+});
+
+Deno.test("LocalPartner.answer() goes on behind a tool that failed and an answer that was stopped", async () => {
+  const call = [special("<|python_start|>"), ...bytes("1"), special("<|python_end|>"), ...bytes("xx"), END];
+  const model = openModel("d1", { answers: [call, bytes("abcdefgh"), said("ok")] });
+  using partner = new LocalPartner(model, {
+    tool: () => Promise.reject(new Error("Cannot run Python: it is gone")),
+    names: () => [],
+    open: () => Promise.reject(new Error("none")),
+  });
+  await assertRejects(() => answerOf(partner, [user("?")]), ChatError, "Cannot run Python");
+  for await (const heard of partner.answer([user("?")], { settings: {} })) if (heard.kind === "text") break;
+  assertEquals((await answerOf(partner, [user("?")])).answer, "ok");
 });
 
 Deno.test("LocalPartner.answer() streams whole characters and the rest at the end", async () => {
@@ -72,6 +103,22 @@ Deno.test("LocalPartner.answer() says where it was cut, and stops at an abort wi
   const signal = AbortSignal.abort();
   const { answer, figures } = await answerOf(partner, [user("?")], { signal });
   assertEquals([answer, figures.isCut], ["", false]);
+});
+
+Deno.test("LocalPartner.answer() stops at an abort while a tool computes", async () => {
+  const call = [special("<|python_start|>"), ...bytes("1"), special("<|python_end|>")];
+  const stop = new AbortController();
+  using partner = new LocalPartner(openModel("d1", { answers: [call, said("ok")] }), {
+    tool: () => {
+      queueMicrotask(() => stop.abort());
+      return new Promise(() => {}); // never
+    },
+    names: () => [],
+    open: () => Promise.reject(new Error("none")),
+  });
+  const { answer } = await deadline(answerOf(partner, [user("?")], { signal: stop.signal }), 10_000);
+  assertEquals(answer, "<python>1");
+  assertEquals((await answerOf(partner, [user("?")])).answer, "ok");
 });
 
 Deno.test("LocalPartner.answer() continues the last text alone with a base model", async () => {
