@@ -2,11 +2,13 @@
  * A model of this machine as the partner of a chat. What an answer begins with like the one before is not computed again. When the context
  * is full, the oldest exchanges are left out of the prompt; the system message stays. A base model is given the last message alone.
  */
-import { type Message, renderConversation, type TextEncoding } from "../data/conversation.ts";
+import type { Message, TextEncoding } from "../data/conversation.ts";
 import { AnswerReader, type AnswerTokenizer } from "../engine/answer.ts";
 import { Batch, type GenerateRequest, type RowToken, type Tool } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
 import { freshSeed } from "../engine/sample.ts";
+import { ServiceError } from "../server/models.ts";
+import { type PromptLimits, renderPrompt } from "../server/prompt.ts";
 import { type AnswerOptions, ChatError, type ChatPartner, type Heard } from "./chat_partner.ts";
 
 /** What a chat needs of a tokenizer. */
@@ -71,16 +73,14 @@ export class LocalPartner implements ChatPartner, Disposable {
   async *answer(messages: readonly Message[], { settings, signal }: AnswerOptions): AsyncGenerator<Heard, void, void> {
     const { engine, tokenizer, completes } = this.#open;
     const { temperature, topK, topP, maxTokens = MAX_TOKENS, seed = freshSeed() } = settings;
-    const { contextLen } = engine.model;
-    const room = { contextLen, answerLen: Math.min(maxTokens, Math.floor(contextLen / 2)) };
-    const { prompt, droppedMessages } = completes
-      ? completionPrompt(tokenizer, messages)
-      : chatPrompt(tokenizer, { messages, ...room });
-    if (prompt.length >= contextLen) {
-      throw new ChatError(
-        `Cannot answer: the text takes ${prompt.length} tokens, expected at most ${contextLen - 1} of the context`,
-      );
-    }
+    const { contextLen, vocabSize } = engine.model;
+    const { ids: prompt, droppedMessages } = render(messages, {
+      tokenizer,
+      completes,
+      contextLen,
+      vocabSize,
+      maxTokens,
+    });
     yield { kind: "figures", figures: { promptTokens: prompt.length, contextLen, droppedMessages } };
     const reader = new AnswerReader(tokenizer);
     const { tool } = this.#options;
@@ -155,30 +155,12 @@ function batchOf({ engine }: OpenModel): Batch {
   return new Batch(engine, { rows: 1, cacheRows: 1 });
 }
 
-function completionPrompt(tokenizer: ChatTokenizer, messages: readonly Message[]) {
-  const text = messages.at(-1)!.content as string;
-  return { prompt: [tokenizer.encodeSpecial("<|bos|>"), ...tokenizer.encode(text)], droppedMessages: 0 };
-}
-
-/** Renders as many of the newest exchanges as leave room for an answer, the last question in any case. */
-function chatPrompt(
-  tokenizer: ChatTokenizer,
-  { messages, contextLen, answerLen }: { messages: readonly Message[]; contextLen: number; answerLen: number },
-): { prompt: number[]; droppedMessages: number } {
-  const system = messages.filter(({ role }) => role === "system");
-  const turns = messages.slice(system.length);
-  const render = (from: number) => {
-    const { ids } = renderConversation(tokenizer, { messages: [...system, ...turns.slice(from)] }, Infinity);
-    return [...ids, tokenizer.encodeSpecial("<|assistant_start|>")];
-  };
-  const lengthOf = (from: number, to: number) =>
-    renderConversation(tokenizer, { messages: turns.slice(from, to) }, Infinity).ids.length - 1;
-  let from = turns.length - 1;
-  let free = contextLen - answerLen - render(from).length;
-  while (from > 0) {
-    free -= lengthOf(from - 2, from);
-    if (free < 0) break;
-    from -= 2;
+/** Renders a conversation as a server does. @throws {ChatError} where not even the last question fits the context. */
+function render(messages: readonly Message[], { tokenizer, ...limits }: PromptLimits & { tokenizer: TextEncoding }) {
+  try {
+    return renderPrompt(tokenizer, { messages }, limits);
+  } catch (cause) {
+    if (!(cause instanceof ServiceError)) throw cause;
+    throw new ChatError(cause.message, { cause });
   }
-  return { prompt: render(from), droppedMessages: from };
 }

@@ -94,7 +94,11 @@ Deno.test("LocalPartner.answer() leaves out the oldest exchanges when the contex
   await answerOf(partner, [{ role: "system", content: "S" }, ...messages], { settings: { maxTokens: 2 } });
   const texts = model.prompts.map((prompt) => byteTokenizer.decode(prompt.filter((id) => id < 256)));
   assertEquals(texts, ["question 20123456789question 3", "S\n\nquestion 20123456789question 3"]);
-  await assertRejects(() => answerOf(partner, [user("x".repeat(70))]), ChatError, "expected at most 63");
+  await assertRejects(
+    () => answerOf(partner, [user("x".repeat(70))]),
+    ChatError,
+    "expected fewer than the context of 64",
+  );
 });
 
 Deno.test("LocalPartner.answer() says where it was cut, and stops at an abort without an error", async () => {

@@ -5,7 +5,7 @@
 import type { Message } from "../data/conversation.ts";
 import { type AnswerOptions, ChatError, type ChatPartner, type Heard } from "./chat_partner.ts";
 import { AnswerChunks } from "./answer_chunks.ts";
-import { readEvents } from "./event_stream.ts";
+import { readEvents } from "./event_reader.ts";
 import { nearest } from "./parse.ts";
 import { exchange, parseJson, readText, type Server } from "./server_connection.ts";
 

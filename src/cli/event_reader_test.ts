@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { TestRandom, testSeed } from "../../dev/testing.ts";
-import { MAX_EVENT_CHARS, readEvents } from "./event_stream.ts";
+import { MAX_EVENT_CHARS, readEvents } from "./event_reader.ts";
 
 /** A stream of pieces; a text is cut by `lengthOf` where it is given. */
 function streamOf(text: string, lengthOf = () => Infinity): ReadableStream<Uint8Array<ArrayBuffer>> {
