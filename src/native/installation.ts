@@ -32,6 +32,8 @@ export const ASSETS = {
   cuda: { checkout: `kernels_cu/build/${library("cuda")}`, packed: library("cuda"), optional: true },
   cuda_emu: { checkout: `kernels_cu/build/${library("cuda_emu")}`, packed: library("cuda_emu"), optional: true },
   sandbox: { checkout: "dist/sandbox", packed: "sandbox" },
+  page: { checkout: "dist/page/index.html", packed: "page.html" },
+  logo: { checkout: "src/server/page/logo.svg", packed: "logo.svg" },
   sandboxProgram: { checkout: "src/engine/sandbox/child.js", packed: "child.js" },
 } as const satisfies Record<string, Asset>;
 

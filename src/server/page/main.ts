@@ -1,0 +1,492 @@
+/** The page: joins the conversations of this browser, the server, the thread, the list, the message box and the settings. */
+import {
+  addAnswer,
+  addQuestion,
+  type Answer,
+  type Conversation,
+  newConversation,
+  pathTo,
+  type Question,
+  requestMessages,
+  showBranch,
+} from "./chat.ts";
+import { runCommand, SLASH_COMMANDS } from "./commands.ts";
+import { Composer } from "./composer.ts";
+import { button, byId, make, saveFile } from "./dom.ts";
+import { banner, note, type NoticeAction, toast } from "./notices.ts";
+import { type ChatSettings, readSettings } from "./preferences.ts";
+import { Run } from "./run.ts";
+import { askKey, openSettings } from "./settings.ts";
+import { Sidebar } from "./sidebar.ts";
+import { DatabaseShelf, MemoryShelf, type Shelf, Store, tabChannel } from "./store.ts";
+import { type Model, Problem, Server } from "./stream.ts";
+import { Thread } from "./thread.ts";
+import { exportText, importText, MAX_IMPORT_BYTES } from "./transfer.ts";
+
+const SETTINGS = "nanochat.settings";
+const KEY = "nanochat.key";
+const CURRENT = "nanochat.current";
+const SAVE_EVERY_MS = 1500;
+const KNOCK_MS = 3000;
+const CHAT_IDEAS = ["Who are you?", "What is 12 + 34?", "How many r are in strawberry?", "Why is the sky blue?"];
+const TEXT_IDEAS = ["Once upon a time", "The capital of France is", "If yesterday was Friday, then tomorrow is"];
+
+class Page {
+  readonly #server = new Server(() => sessionStorage.getItem(KEY) ?? undefined);
+  readonly #store: Store;
+  /** Answers on their way, by conversation. */
+  readonly #runs = new Map<string, Run>();
+  readonly #thread: Thread;
+  readonly #composer: Composer;
+  readonly #sidebar: Sidebar;
+  #settings: ChatSettings = readSettings(localStorage.getItem(SETTINGS));
+  #models: readonly Model[] = [];
+  #current: Conversation = newConversation();
+  #keyQuestion: Promise<boolean> | undefined;
+  #isGone = false;
+
+  constructor(shelf: Shelf) {
+    this.#thread = new Thread({
+      edit: (question, text) => this.#ask(this.#current, { text, parent: question.parent }),
+      regenerate: (answer) => answer.parent !== null && this.#answer(this.#current, answer.parent),
+      showBranch: (turn) => {
+        showBranch(this.#current, turn);
+        void this.#store.save(this.#current);
+        this.#show();
+      },
+    });
+    this.#composer = new Composer({
+      send: (text) => this.#send(text),
+      stop: () => this.#runs.get(this.#current.id)?.stop(),
+      editLast: () => this.#thread.editLast(),
+    });
+    this.#sidebar = new Sidebar({
+      open: (conversation) => this.#open(conversation),
+      rename: (conversation, title) => this.#rename(conversation, title),
+      remove: (conversation) => this.#remove(conversation),
+      export: (conversation) => this.#export([conversation]),
+    });
+    this.#store = new Store(shelf, {
+      channel: tabChannel(),
+      listener: { changed: (id) => this.#changed(id), unsaved: (count, reason) => this.#unsaved(count, reason) },
+    });
+    this.#apply();
+    this.#listen();
+  }
+
+  /** Reads what was kept and asks for the models. */
+  async start(): Promise<void> {
+    this.#show();
+    byId("shell").classList.add("ready");
+    if (matchMedia("(hover: hover)").matches) this.#composer.focus(); // on a phone the keyboard would cover the page
+    void this.#loadModels();
+    const unreadable = await this.#store.load();
+    if (unreadable > 0) toast(`${unreadable} conversations are of another version of this page and are not shown.`);
+    const last = this.#store.get(sessionStorage.getItem(CURRENT) ?? "");
+    if (last !== undefined && this.#current.turns.length === 0) this.#current = last;
+    this.#show();
+  }
+
+  #listen(): void {
+    byId("new").addEventListener("click", () => this.#new());
+    byId("settings-open").addEventListener("click", () => this.#openSettings());
+    byId("model").addEventListener("click", () => this.#openSettings());
+    byId("export").addEventListener("click", () => this.#export(this.#store.list()));
+    const file = byId<HTMLInputElement>("import-file");
+    byId("import").addEventListener("click", () => file.click());
+    file.addEventListener("change", () => {
+      const [chosen] = file.files ?? [];
+      if (chosen !== undefined) void this.#import(chosen);
+      file.value = "";
+    });
+    document.addEventListener("keydown", (event) => this.#pressed(event));
+    addEventListener("beforeunload", (event) => this.#store.unsavedCount > 0 && event.preventDefault());
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) return;
+      for (const id of this.#runs.keys()) void this.#store.save(this.#store.get(id)!);
+    });
+  }
+
+  #pressed(event: KeyboardEvent): void {
+    const hasCommand = event.ctrlKey || event.metaKey;
+    // Chrome keeps Ctrl+Shift+N for itself in a window with tabs: O does the same there.
+    if (hasCommand && event.shiftKey && ["KeyN", "KeyO"].includes(event.code)) this.#new();
+    else if (hasCommand && !event.shiftKey && event.code === "KeyK") this.#sidebar.focusSearch();
+    else if (event.key === "Escape" && document.querySelector("dialog[open]") === null) {
+      const run = this.#runs.get(this.#current.id);
+      if (run === undefined) return;
+      run.stop();
+      this.#composer.focus();
+    } else return;
+    event.preventDefault();
+  }
+
+  // What is shown
+
+  #show(): void {
+    const runs = new Set([...this.#runs.values()].map(({ answer }) => answer));
+    this.#thread.opensTokens = this.#settings.withProbabilities;
+    this.#thread.show(this.#current, (answer) => runs.has(answer));
+    const last = pathTo(this.#current).at(-1);
+    if (last?.role === "assistant" && !runs.has(last)) this.#explainEnd(last);
+    byId("title").textContent = this.#current.title;
+    document.title = this.#current.turns.length > 0 ? `${this.#current.title} – nanochat` : "nanochat";
+    sessionStorage.setItem(CURRENT, this.#current.id);
+    this.#composer.setRunning(this.#runs.has(this.#current.id));
+    this.#showList();
+    this.#showFigures();
+    this.#showGreeting();
+  }
+
+  #showList(): void {
+    const runningIds = new Set(this.#runs.keys());
+    this.#sidebar.show(this.#store.list(), { currentId: this.#current.id, runningIds });
+  }
+
+  #showFigures(): void {
+    const answer = pathTo(this.#current).findLast((turn): turn is Answer => turn.role === "assistant");
+    const run = this.#runs.get(this.#current.id);
+    const speed = run === undefined ? answer?.tokPerSec : run.tokPerSec;
+    const used = answer?.promptTokens === undefined
+      ? undefined
+      : answer.promptTokens + (run?.tokens ?? answer.completionTokens ?? 0);
+    const { contextLen } = this.#model() ?? {};
+    const figures = [
+      speed === undefined ? undefined : `${speed.toFixed(speed < 10 ? 1 : 0)} tok/s`,
+      used === undefined || contextLen === undefined ? undefined : `${used} of ${contextLen} tokens of context`,
+    ];
+    byId("figures").textContent = figures.filter((each) => each !== undefined).join(" · ");
+  }
+
+  #showGreeting(): void {
+    const model = this.#model();
+    const completes = model?.completes === true;
+    byId("greeting").textContent = completes ? "Begin a text" : "What is on your mind?";
+    byId("greeting-note").textContent = completes
+      ? `${model.id} is a base model: it knows no turns and writes on from the end of what you send.`
+      : "A language model of your own, on your own machine.";
+    this.#composer.setPlaceholder(completes ? "Write the beginning of a text" : "Write a message");
+    byId("ideas").replaceChildren(
+      ...(completes ? TEXT_IDEAS : CHAT_IDEAS).map((idea) =>
+        make("li", { children: [button(idea, { class: "idea", click: () => this.#send(idea) })] })
+      ),
+    );
+    const chip = byId("model");
+    chip.hidden = model === undefined;
+    chip.textContent = completes ? `${model.id} · base` : model?.id ?? "";
+  }
+
+  #apply(): void {
+    const { theme } = this.#settings;
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+  }
+
+  // Conversations
+
+  #new(): void {
+    if (this.#current.turns.length > 0) this.#current = newConversation();
+    this.#show();
+    this.#sidebar.closeIfNarrow();
+    this.#composer.focus();
+  }
+
+  #open(conversation: Conversation): void {
+    this.#current = conversation;
+    this.#show();
+    if (matchMedia("(max-width: 800px)").matches) this.#sidebar.closeIfNarrow();
+  }
+
+  #rename(conversation: Conversation, title: string): void {
+    conversation.title = title;
+    conversation.isNamed = true;
+    void this.#store.save(conversation);
+    this.#showList();
+    if (conversation === this.#current) byId("title").textContent = title;
+  }
+
+  #remove(conversation: Conversation): void {
+    this.#runs.get(conversation.id)?.stop();
+    void this.#store.remove(conversation.id);
+    const wasCurrent = conversation === this.#current;
+    if (wasCurrent) this.#current = newConversation();
+    this.#show();
+    toast(`“${conversation.title}” was deleted.`, {
+      label: "Undo",
+      run: () => {
+        void this.#store.save(conversation);
+        if (wasCurrent && this.#current.turns.length === 0) this.#current = conversation;
+        this.#show();
+      },
+    });
+  }
+
+  #export(conversations: readonly Conversation[]): void {
+    if (conversations.length === 0) return toast("There is no conversation to export yet.");
+    const day = new Date().toISOString().slice(0, 10);
+    saveFile(`nanochat-${day}.json`, exportText(conversations));
+  }
+
+  async #import(file: File): Promise<void> {
+    try {
+      if (file.size > MAX_IMPORT_BYTES) throw new RangeError("Cannot import the file: it is larger than 64 MiB");
+      const conversations = importText(await file.text());
+      await this.#store.add(conversations);
+      this.#show();
+      toast(
+        conversations.length === 1 ? "One conversation imported." : `${conversations.length} conversations imported.`,
+      );
+    } catch (error) {
+      toast((error as Error).message);
+    }
+  }
+
+  /** Another tab changed a conversation, or it got turns of another tab. */
+  #changed(id: string): void {
+    if (id !== this.#current.id) return this.#showList();
+    const isEdited = document.querySelector(".editor") !== null;
+    if (this.#store.get(id) === undefined && this.#current.turns.length > 0) this.#current = newConversation();
+    if (isEdited || this.#runs.has(id)) this.#showList();
+    else this.#show();
+  }
+
+  #unsaved(count: number, reason: string): void {
+    if (count === 0) return banner(undefined);
+    const what = count === 1 ? "One conversation is" : `${count} conversations are`;
+    banner(`${what} kept only until this tab is closed: ${reason}.`, [
+      { label: "Try again", run: () => void this.#store.retry() },
+      { label: "Export all", run: () => this.#export(this.#store.list()) },
+    ]);
+  }
+
+  // Questions and answers
+
+  /** Takes a text of the message box; false where it has to wait. */
+  #send(text: string): boolean {
+    const command = runCommand(text, this.#settings);
+    if (command !== undefined) {
+      if (command.type === "clear") this.#new();
+      else if (command.type === "help") this.#thread.attach(helpNote());
+      else {
+        if (command.type === "set") this.#change(command.change);
+        this.#thread.attach(note(command.text));
+      }
+      return true;
+    }
+    if (this.#runs.has(this.#current.id)) {
+      toast("The answer is not finished. Esc stops it.");
+      return false;
+    }
+    this.#ask(this.#current, { text, parent: this.#current.head });
+    return true;
+  }
+
+  #ask(conversation: Conversation, { text, parent }: { text: string; parent: string | null }): void {
+    this.#runs.get(conversation.id)?.stop();
+    const question: Question = addQuestion(conversation, { text, parent });
+    this.#answer(conversation, question.id);
+  }
+
+  #answer(conversation: Conversation, questionId: string): void {
+    this.#runs.get(conversation.id)?.stop();
+    const settings = this.#settings;
+    const model = this.#model()?.id ?? settings.model ?? "";
+    const messages = requestMessages(conversation, { until: questionId, system: settings.systemPrompt });
+    const answer = addAnswer(conversation, { parent: questionId, model });
+    const { temperature, topK, topP, withProbabilities } = settings;
+    const [seed, maxTokens] = [settings.seed ?? undefined, settings.maxTokens ?? undefined];
+    const request = { model, messages, temperature, topK, topP, seed, maxTokens, withProbabilities };
+    void this.#make(
+      conversation,
+      new Run(answer, {
+        server: this.#server,
+        request,
+        listener: {
+          grew: () => this.#grew(conversation, answer),
+          waits: (seconds) => this.#waits(conversation, seconds),
+          needsKey: () => this.#askKey(),
+          context: (contextLen) => this.#learnContext(model, contextLen),
+        },
+      }),
+    );
+  }
+
+  async #make(conversation: Conversation, run: Run): Promise<void> {
+    const { answer } = run;
+    this.#runs.set(conversation.id, run);
+    const saving = setInterval(() => void this.#store.save(conversation), SAVE_EVERY_MS);
+    void this.#store.save(conversation);
+    this.#show();
+    const problem = await run.finish();
+    clearInterval(saving);
+    if (this.#runs.get(conversation.id) === run) this.#runs.delete(conversation.id);
+    conversation.updated = Date.now();
+    if (this.#store.get(conversation.id) !== undefined) void this.#store.save(conversation);
+    this.#showList();
+    if (conversation.id !== this.#current.id) return;
+    this.#composer.setRunning(this.#runs.has(conversation.id));
+    this.#thread.finish(answer);
+    this.#showFigures();
+    if (problem !== undefined) this.#explain(answer, problem);
+  }
+
+  #grew(conversation: Conversation, answer: Answer): void {
+    if (conversation.id !== this.#current.id) return;
+    this.#thread.grew(answer);
+    this.#showFigures();
+  }
+
+  #waits(conversation: Conversation, seconds: number): void {
+    const run = this.#runs.get(conversation.id);
+    if (run === undefined || conversation.id !== this.#current.id) return;
+    const wait = note(`The server is busy. Asking again in ${seconds} s.`, [
+      { label: "Ask now", run: () => run.retryNow() },
+      { label: "Stop", run: () => run.stop() },
+    ]);
+    this.#thread.attach(seconds > 0 ? wait : undefined, run.answer);
+  }
+
+  /** Says below an answer why there is no more of it, and what can be done. */
+  #explain(answer: Answer, problem: Problem): void {
+    const again: NoticeAction = { label: "Try again", run: () => this.#again(answer) };
+    const { contextLen } = this.#model() ?? {};
+    const edit: NoticeAction = { label: "Edit the message", run: () => this.#thread.editLast() };
+    const texts: Record<Problem["kind"], [string, NoticeAction[]]> = {
+      busy: ["The server is still busy: it has more requests than it can take.", [again]],
+      closing: ["The server is shutting down or starting anew.", [again]],
+      gone: ["The server cannot be reached: it was stopped, or the connection broke.", [again]],
+      key: ["This server answers only with its API key.", [again]],
+      context: [`This message is longer than the model's context${contextLen ? ` of ${contextLen} tokens` : ""}.`, [
+        edit,
+      ]],
+      model: [`${problem.message}.`, [{ label: "Choose a model", run: () => this.#openSettings() }, again]],
+      refused: [`${problem.message}.`, [edit, again]],
+      failed: [`${problem.message}.`, [again]],
+    };
+    const [text, actions] = texts[problem.kind];
+    this.#thread.attach(note(text, actions), answer);
+    if (problem.kind === "gone" || problem.kind === "closing") this.#lost();
+    if (problem.kind === "model") void this.#loadModels();
+  }
+
+  /** The same for an answer of an earlier visit. */
+  #explainEnd(answer: Answer): void {
+    const again: NoticeAction = { label: "Try again", run: () => this.#again(answer) };
+    if (answer.end === "failed") this.#thread.attach(note("This answer was not finished.", [again]), answer);
+    else if (answer.end === "running") {
+      this.#thread.attach(note("This answer is made in another tab, or its tab was closed.", [again]), answer);
+    }
+  }
+
+  #again(answer: Answer): void {
+    if (answer.parent === null) return;
+    const conversation = this.#current;
+    if (answer.parts.length === 0) conversation.turns = conversation.turns.filter((turn) => turn !== answer);
+    this.#answer(conversation, answer.parent);
+  }
+
+  // Settings, models, the server
+
+  #change(change: Partial<ChatSettings>): void {
+    this.#settings = { ...this.#settings, ...change };
+    try {
+      localStorage.setItem(SETTINGS, JSON.stringify(this.#settings));
+    } catch {
+      toast("This browser does not keep the settings: they hold until this tab is closed.");
+    }
+    this.#apply();
+    this.#showGreeting();
+    this.#showFigures();
+    this.#thread.opensTokens = this.#settings.withProbabilities;
+  }
+
+  #openSettings(): void {
+    openSettings(this.#settings, {
+      models: this.#models,
+      modelId: this.#model()?.id,
+      change: (change) => this.#change(change),
+    });
+  }
+
+  #model(): Model | undefined {
+    return this.#models.find(({ id }) => id === this.#settings.model) ?? this.#models[0];
+  }
+
+  #learnContext(id: string, contextLen: number): void {
+    this.#models = this.#models.map((model) => model.id === id ? { ...model, contextLen } : model);
+  }
+
+  async #loadModels(): Promise<void> {
+    try {
+      this.#models = await this.#server.models();
+      this.#showGreeting();
+      this.#showFigures();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (error.kind === "key") {
+        if (await this.#askKey()) await this.#loadModels();
+      } else if (error.kind === "gone" || error.kind === "closing") this.#lost();
+      else toast(`${error.message}.`);
+    }
+  }
+
+  /** Asks for the key once, however many requests lack it. */
+  #askKey(): Promise<boolean> {
+    this.#keyQuestion ??= (async () => {
+      const key = await askKey(sessionStorage.getItem(KEY) !== null);
+      this.#keyQuestion = undefined;
+      if (key === undefined) return false;
+      sessionStorage.setItem(KEY, key);
+      if (this.#models.length === 0) void this.#loadModels();
+      return true;
+    })();
+    return this.#keyQuestion;
+  }
+
+  /** The server is away: knocks until it is there again. */
+  #lost(): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    document.documentElement.classList.add("gone");
+    banner("The server cannot be reached. Waiting for it to come back.");
+    const knock = async () => {
+      if (document.hidden || !await this.#server.isThere()) return void setTimeout(knock, KNOCK_MS);
+      this.#isGone = false;
+      document.documentElement.classList.remove("gone");
+      banner(undefined);
+      toast("The server is there again.");
+      await this.#loadModels();
+    };
+    setTimeout(knock, KNOCK_MS);
+  }
+}
+
+function helpNote(): HTMLElement {
+  const keys = [
+    ...[["Enter", "send"], ["Shift Enter", "new line"], ["Esc", "stop the answer"], ["↑", "edit the last message"]],
+    ...[["Ctrl Shift N", "new chat (Ctrl Shift O where the browser takes it)"], ["Ctrl K", "search conversations"]],
+    ...[["↑ ↓ F2 Delete", "in the list: go, rename, delete"]],
+  ];
+  const rows = [
+    ...SLASH_COMMANDS.map(({ name, value, does }) =>
+      [make("code", { text: `${name} ${value}`.trim() }), does] as const
+    ),
+    ...keys.map(([key, does]) => [make("kbd", { text: key }), does] as const),
+  ];
+  const list = make("dl", {
+    class: "help",
+    children: rows.flatMap(([name, does]) => [make("dt", { children: [name] }), make("dd", { text: does })]),
+  });
+  return make("div", { class: "note", attributes: { role: "status" }, children: [list] });
+}
+
+async function openShelf(): Promise<Shelf> {
+  try {
+    return await DatabaseShelf.open();
+  } catch {
+    toast("This browser keeps no conversations here: they last until the tab is closed.");
+    return new MemoryShelf();
+  }
+}
+
+await new Page(await openShelf()).start();
