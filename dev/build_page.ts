@@ -1,5 +1,5 @@
 /**
- * Makes the web page: bundles `src/server/page/main.ts` for browsers and puts it, with the style, into `page.html`: one file that loads
+ * Makes the web page: bundles `src/server/page/main.ts` for browsers and puts it, with `page.css`, into `page.html`: one file that loads
  * nothing. `deno task build:page`; `deno task setup` runs it. Done within milliseconds where nothing changed.
  */
 import { createHash } from "node:crypto";
@@ -54,8 +54,10 @@ async function build(): Promise<boolean> {
     Deno.readTextFile(join(SOURCES, "page.css")),
     bundle(),
   ]);
-  const parts: Record<string, string> = { style: shorten(css), script };
-  const page = html.replace(/\n\s+/g, "\n").replace(/\{\{(\w+)\}\}/g, (_, name) => parts[name]);
+  // What is put in may hold signs that `replace` gives a meaning.
+  const page = html.replace(/\n\s+/g, "\n")
+    .replace("<style></style>", () => `<style>${shorten(css)}</style>`)
+    .replace('<script type="module"></script>', () => `<script type="module">${script}</script>`);
   await Deno.mkdir(dirname(PAGE), { recursive: true });
   // A new name first: whoever reads meanwhile gets the whole old page.
   await Deno.writeTextFile(`${PAGE}.tmp`, page);

@@ -3,6 +3,7 @@ import type { Context } from "hono";
 import { ApiError } from "./errors.ts";
 import type { ModelService } from "./models.ts";
 import type { GenerationDefaults } from "./openai_request.ts";
+import type { PageAsset } from "./page_asset.ts";
 import type { Clock } from "./sse.ts";
 
 /** What the endpoints answer with. */
@@ -14,7 +15,7 @@ export interface Api {
   /** Time that a request may take. */
   readonly deadlineMs?: number;
   /** The web page and the picture beside it, as files. */
-  readonly page: { readonly html: string; readonly logo: string };
+  readonly page: PageAsset;
   /** Names of the devices that generate: "cpu". */
   readonly devices: readonly string[];
   /** Version of the program. */

@@ -39,7 +39,7 @@ export function testApp(script?: Script, options: Partial<AppOptions> = {}): Tes
   const [clock, failures]: [TestClock, unknown[]] = [new TestClock(), []];
   const app = createApp({
     service,
-    page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>" },
+    page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>", policy: "default-src 'none'" },
     devices: ["cpu"],
     version: "0.0.0",
     defaults: { temperature: 0.8, topK: 50, maxTokens: 512 },

@@ -119,7 +119,7 @@ export const ENDPOINTS: readonly Endpoint[] = [
     path: "/",
     summary: "The web page.",
     answers: [["text/html"]],
-    handle: (c, { page }) => c.html(page.html),
+    handle: (c, { page }) => c.html(page.html, 200, { "content-security-policy": page.policy }),
   },
   { method: "get", path: "/logo.svg", summary: "The logo.", answers: [[SVG]], handle: logo },
   { method: "get", path: "/favicon.ico", summary: "The logo, for browsers.", answers: [[SVG]], handle: logo },
