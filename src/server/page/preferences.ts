@@ -8,7 +8,7 @@ export interface ChatSettings {
   readonly topP: number;
   /** null = another one for each answer. */
   readonly seed: number | null;
-  /** null = until the context is full. */
+  /** null = the default of the server. */
   readonly maxTokens: number | null;
   readonly systemPrompt: string;
   /** null = the server's first one. */

@@ -4,6 +4,8 @@ import { type AnswerRequest, Problem, type Server } from "./stream.ts";
 
 const MOST_TRIES = 6;
 const RETRY_SEC = 5;
+/** A speed over less time than this says nothing. */
+const LEAST_SEC = 0.1;
 
 /** What a run tells the page. */
 export interface RunListener {
@@ -55,7 +57,7 @@ export class Run {
   get tokPerSec(): number | undefined {
     const tokens = this.answer.completionTokens ?? this.answer.tokens?.length ?? this.#pieces;
     const seconds = (this.#lastMs - this.#firstMs) / 1000;
-    return tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : undefined;
+    return tokens > 1 && seconds > LEAST_SEC ? (tokens - 1) / seconds : undefined;
   }
 
   /** Tokens of the answer so far: exact at its end, a guess before. */

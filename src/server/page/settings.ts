@@ -19,7 +19,7 @@ const FIELDS: readonly NumberField[] = [
   { name: "temperature", label: "Temperature", hint: "0 always takes the most probable token", step: 0.05 },
   { name: "topK", label: "Top-k", hint: "choose among this many tokens; 0 = all", step: 1 },
   { name: "topP", label: "Top-p", hint: "choose among the tokens that together reach this mass", step: 0.01 },
-  { name: "maxTokens", label: "Longest answer", hint: "in tokens", empty: "until the context is full" },
+  { name: "maxTokens", label: "Longest answer", hint: "in tokens", empty: "as the server likes" },
   { name: "seed", label: "Seed", hint: "the same seed gives the same answer again", empty: "another one each time" },
 ];
 
@@ -112,10 +112,14 @@ function numberField(
     attributes: { type: "range", min: String(least), max: String(most), step: String(step), "aria-label": label },
   });
   if (slider !== undefined) slider.value = String(value);
+  let hintElement: HTMLElement;
   const set = (text: string) => {
     const isEmpty = text.trim() === "" && empty !== undefined && !number.validity.badInput;
     const isRight = isEmpty || (text.trim() !== "" && isInRange(name, Number(text)));
     number.setAttribute("aria-invalid", String(!isRight));
+    hintElement.textContent = isRight
+      ? hint
+      : `${isWhole ? "a whole number" : "a number"} from ${least} to ${most}, please`;
     if (isRight) change({ [name]: isEmpty ? null : Number(text) });
   };
   number.addEventListener("input", () => {
@@ -126,9 +130,10 @@ function numberField(
     number.value = slider.value;
     set(slider.value);
   });
-  const range = `${isWhole ? "a whole number" : "a number"} from ${least} to ${most}`;
   const control = make("div", { class: slider ? "with-slider" : "", children: [slider, number] });
-  return field(label, { control: [control], id, hint: `${hint}; ${range}` });
+  const element = field(label, { control: [control], id, hint });
+  hintElement = element.querySelector(".hint")!;
+  return element;
 }
 
 function probabilityField(settings: ChatSettings, change: Change): HTMLElement {

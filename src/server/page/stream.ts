@@ -57,7 +57,7 @@ export interface AnswerRequest {
   readonly topP: number;
   /** Without it the server draws one. */
   readonly seed: number | undefined;
-  /** Without it until the context is full. */
+  /** Without it the server's default. */
   readonly maxTokens: number | undefined;
   readonly withProbabilities: boolean;
 }

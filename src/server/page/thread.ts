@@ -15,6 +15,7 @@ export interface ThreadActions {
 const ENDINGS: Partial<Record<Answer["end"], string>> = {
   length: "stopped at the limit of tokens",
   stopped: "stopped",
+  failed: "not finished",
 };
 
 /** The list of messages. */
@@ -181,6 +182,7 @@ class AnswerView {
     attributes: { role: "img", "aria-label": "The model is at work" },
     children: [make("i"), make("i"), make("i")],
   });
+  readonly #dropped = make("p", { class: "dropped" });
   readonly #attached = make("div", { class: "attached" });
   readonly #tools = make("div", { class: "tools" });
   readonly #branches: HTMLElement | undefined;
@@ -200,12 +202,15 @@ class AnswerView {
     this.element = make("article", {
       class: "answer running",
       attributes: { "aria-label": answer.model },
-      children: [this.#waiting, this.#body.element, this.#attached, this.#tools],
+      children: [this.#dropped, this.#waiting, this.#body.element, this.#attached, this.#tools],
     });
   }
 
   show(): void {
-    const { parts, tokens } = this.#answer;
+    const { parts, tokens, droppedMessages = 0 } = this.#answer;
+    this.#dropped.hidden = droppedMessages === 0;
+    const what = droppedMessages === 1 ? "the oldest message was" : `the ${droppedMessages} oldest messages were`;
+    this.#dropped.textContent = `The context is full: ${what} left out.`;
     this.#waiting.hidden = parts.length > 0;
     this.#body.show(parts);
     if (tokens !== undefined && this.#opensTokens && !this.#wasToggled) this.#showTokens(true);
