@@ -17,10 +17,10 @@ interface NumberField {
 
 const FIELDS: readonly NumberField[] = [
   { name: "temperature", label: "Temperature", hint: "0 always takes the most probable token", step: 0.05 },
-  { name: "topK", label: "Top-k", hint: "choose among this many tokens; 0 = all", step: 1 },
-  { name: "topP", label: "Top-p", hint: "choose among the tokens that together reach this mass", step: 0.01 },
-  { name: "maxTokens", label: "Longest answer", hint: "in tokens", empty: "as the server likes" },
-  { name: "seed", label: "Seed", hint: "the same seed gives the same answer again", empty: "another one each time" },
+  { name: "topK", label: "Top-k", hint: "Choose among this many tokens; 0 = all", step: 1 },
+  { name: "topP", label: "Top-p", hint: "Choose among the tokens that together reach this mass", step: 0.01 },
+  { name: "maxTokens", label: "Longest answer", hint: "In tokens", empty: "as the server likes" },
+  { name: "seed", label: "Seed", hint: "The same seed gives the same answer again", empty: "another one each time" },
 ];
 
 /** Writes a model in one line. */
@@ -94,7 +94,7 @@ function systemField(settings: ChatSettings, change: Change): HTMLElement {
   const box = make("textarea", { attributes: { id, rows: "3", "aria-describedby": `${id}-hint` } });
   box.value = settings.systemPrompt;
   box.addEventListener("input", () => change({ systemPrompt: box.value }));
-  return field("System prompt", { control: [box], id, hint: "told to the model in front of every conversation" });
+  return field("System prompt", { control: [box], id, hint: "Told to the model in front of every conversation" });
 }
 
 function numberField(
@@ -112,14 +112,13 @@ function numberField(
     attributes: { type: "range", min: String(least), max: String(most), step: String(step), "aria-label": label },
   });
   if (slider !== undefined) slider.value = String(value);
-  let hintElement: HTMLElement;
   const set = (text: string) => {
     const isEmpty = text.trim() === "" && empty !== undefined && !number.validity.badInput;
     const isRight = isEmpty || (text.trim() !== "" && isInRange(name, Number(text)));
     number.setAttribute("aria-invalid", String(!isRight));
-    hintElement.textContent = isRight
+    byId(`${id}-hint`).textContent = isRight
       ? hint
-      : `${isWhole ? "a whole number" : "a number"} from ${least} to ${most}, please`;
+      : `${isWhole ? "A whole number" : "A number"} from ${least} to ${most}, please`;
     if (isRight) change({ [name]: isEmpty ? null : Number(text) });
   };
   number.addEventListener("input", () => {
@@ -131,9 +130,7 @@ function numberField(
     set(slider.value);
   });
   const control = make("div", { class: slider ? "with-slider" : "", children: [slider, number] });
-  const element = field(label, { control: [control], id, hint });
-  hintElement = element.querySelector(".hint")!;
-  return element;
+  return field(label, { control: [control], id, hint });
 }
 
 function probabilityField(settings: ChatSettings, change: Change): HTMLElement {
@@ -141,7 +138,7 @@ function probabilityField(settings: ChatSettings, change: Change): HTMLElement {
   const box = make("input", { class: "switch", attributes: { id, type: "checkbox", role: "switch" } });
   box.checked = settings.withProbabilities;
   box.addEventListener("change", () => change({ withProbabilities: box.checked }));
-  const hint = "new answers come as their tokens; point at one to see how sure the model was";
+  const hint = "New answers come as their tokens; point at one to see how sure the model was";
   const element = field("Token probabilities", { control: [box], id, hint });
   element.classList.add("with-switch");
   return element;
