@@ -63,7 +63,7 @@
  */
 export type { Folders, Stage } from "./src/data/base_dir.ts";
 export { STAGES } from "./src/data/base_dir.ts";
-export type { Conversation, Message, Part, Rendered } from "./src/data/conversation.ts";
+export type { Conversation, Message, Part, Rendered, TextEncoding } from "./src/data/conversation.ts";
 export { renderConversation, renderForCompletion } from "./src/data/conversation.ts";
 export type { DocumentEncoder, LoaderOptions, LoaderState, ReferenceState, TokenBatch } from "./src/data/dataloader.ts";
 export { DataLoader } from "./src/data/dataloader.ts";

@@ -149,7 +149,10 @@ export class LineInput implements ChatInput, AsyncDisposable {
   async #read(): Promise<ReadableStreamReadResult<string>> {
     this.#pending ??= this.#reader.read();
     const interrupted = Promise.withResolvers<never>();
-    using _ = this.#interrupts.forLine(() => interrupted.reject(new Interrupted()));
+    using _ = this.#interrupts.forLine(() => {
+      this.#prompt?.("\n"); // the terminal has written ^C
+      interrupted.reject(new Interrupted());
+    });
     const result = await Promise.race([this.#pending, interrupted.promise]);
     this.#pending = undefined;
     return result;

@@ -234,6 +234,9 @@ Deno.test("answerOnce() prints the answer alone, as one object with --json", asy
   const json = chatOf([], [["H", "i."]], { json: true });
   await answerOnce("Hello", json.options);
   assertEquals(JSON.parse(json.seen().out), { answer: "Hi.", content: "Hi." });
+  const stopped = chatOf([], [["a", "b"]]);
+  stopped.options.terminal.raw = () => stopped.abort();
+  assertEquals(await answerOnce("Hello", stopped.options), 130);
   const loop = chatOf(["a", "b"], [["1"], ["2"]], { json: true });
   await chatLoop(loop.options);
   assertEquals(loop.seen().out.trim().split("\n").map((line) => JSON.parse(line).answer), ["1", "2"]);

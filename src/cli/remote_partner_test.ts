@@ -263,7 +263,7 @@ Deno.test("RemotePartner tells where there is no server, or one that breaks off"
     await connection.write(new TextEncoder().encode(answer));
   };
   const head = 'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{"dat\r\n';
-  for (const [answer, said] of [[head, "broke off"], ["", "broke off"], ["no http\r\n\r\n", "invalid http"]]) {
+  for (const [answer, said] of [[head, "broke off"], ["", "broke off"], ["no http\r\n\r\n", "it is no HTTP"]]) {
     const [_, refused] = await deadline(
       Promise.all([serve(answer), assertRejects(() => RemotePartner.connect({ url }), ChatError)]),
       LIMIT_MS,

@@ -165,17 +165,27 @@ function waitSeconds(retryAfter: string | null): number | undefined {
   return Number.isFinite(seconds) ? Math.max(1, Math.ceil(seconds)) : undefined;
 }
 
+/** What the words of a refused certificate mean. */
+const CERTIFICATE: readonly [RegExp, string][] = [
+  [/UnknownIssuer/, "nobody who is trusted has signed it"],
+  [/CaUsedAsEndEntity/, "it has signed itself"],
+  [/expired/i, "it has expired"],
+  [/NotValidForName|not valid for name/, "it is another server's"],
+];
+
 /** Says in words why a request failed; the reason that fetch gives lies in the innermost cause. */
 function describeFailure(error: Error, url: string): string {
   if (error instanceof SyntaxError) return `Cannot read the answer of "${url}": ${error.message}`;
   let inner = error;
   while (inner.cause instanceof Error) inner = inner.cause;
-  const reason = plainOsError(inner.message.split(": ").at(-1)!).toLowerCase();
+  const reason = plainOsError(inner.message.split(": ").at(-1)!);
   if (/certificate/i.test(inner.message)) {
-    return `Cannot trust "${url}": its certificate is refused (${reason}); DENO_CERT=FILE adds an authority`;
+    const [_, known = reason] = CERTIFICATE.find(([words]) => words.test(inner.message)) ?? [];
+    return `Cannot trust "${url}": its certificate is refused, ${known}; DENO_CERT=FILE adds an authority`;
   }
   if (/reading a body|before message completed/.test(inner.message)) {
     return `Cannot go on: "${url}" broke off in the middle of its answer`;
   }
-  return `Cannot reach "${url}": ${reason}; is the server running?`;
+  if (/invalid HTTP/.test(reason)) return `Cannot read the answer of "${url}": it is no HTTP; is the address right?`;
+  return `Cannot reach "${url}": ${reason.toLowerCase()}; is the server running?`;
 }
