@@ -50,14 +50,18 @@ export class Generations implements AsyncDisposable {
   #steps: Promise<void> | null = null;
   #isClosed = false;
 
-  /** Allocates `rows` rows. `tell` hears "step" of every request, and "failed" where the model cannot go on. */
+  /** Allocates the rows of the batch. `tell` hears "step" of every request, and "failed" where the model cannot go on. */
   constructor(
     served: ServedModel,
-    { rows, tell }: { readonly rows: number; readonly tell: (message: FromWorker) => void },
+    { rows, cacheRows, tell }: {
+      readonly rows: number;
+      readonly cacheRows: number;
+      readonly tell: (message: FromWorker) => void;
+    },
   ) {
     this.#served = served;
     this.#tell = tell;
-    this.#batch = new Batch(served, { rows });
+    this.#batch = new Batch(served, { rows, cacheRows });
   }
 
   /**

@@ -12,6 +12,8 @@ export interface RunOptions extends Pick<LoadOptions, "deviceType" | "dtype" | "
   readonly threads?: number;
   /** Answers that are generated at once; 0 = what suits memory. */
   readonly rows?: number;
+  /** Ended answers that are kept for prompts which begin like them; as many as there are rows. */
+  readonly cacheRows?: number;
 }
 
 /** What a worker is told. */

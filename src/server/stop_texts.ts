@@ -52,20 +52,17 @@ export class StopTexts {
 
   /** Takes the next text; returns what is certainly in front of any stop text. */
   push(text: string): string {
-    let free = "";
+    let free = 0;
     for (const character of text) {
       if (this.#isFound) break;
       this.#held.push(character);
-      let longest = 0;
-      for (const search of this.#searches) {
-        search.push(character);
-        longest = Math.max(longest, search.matched);
-        this.#isFound ||= search.isWhole;
-      }
-      const found = this.#searches.reduce((most, { isWhole, matched }) => isWhole ? Math.max(most, matched) : most, 0);
-      free += this.#held.splice(0, this.#held.length - (found || longest)).join("");
+      for (const search of this.#searches) search.push(character);
+      const whole = this.#searches.filter((search) => search.isWhole);
+      this.#isFound = whole.length > 0;
+      const kept = (this.#isFound ? whole : this.#searches).reduce((most, { matched }) => Math.max(most, matched), 0);
+      free = this.#held.length - kept;
     }
-    return free;
+    return this.#held.splice(0, free).join("");
   }
 
   /** Returns what was held back, which is no stop text: the answer ends here, or something else than text comes. */

@@ -60,10 +60,11 @@ class ModelWorker {
     const loaded = await LoadedModel.load(chosen, { ...options, threads: options.threads || spareCores() });
     const { engine: { model }, tokenizer } = loaded;
     const rows = options.rows || model.suggestedRows;
+    const { cacheRows = rows } = options;
     const scorer = new GptPromptScorer(loaded.model);
     const completes = chosen.source === "base";
     const served = { model, tokenizer, vocabSize: tokenizer.vocabSize, scorer, completes };
-    const generations = new Generations(served, { rows, tell: (told) => this.#heard(opened, told) });
+    const generations = new Generations(served, { rows, cacheRows, tell: (told) => this.#heard(opened, told) });
     const opened = { loaded, generations, scorer };
     loaded.verified.catch((error) => this.#heard(opened, { type: "failed", message: error.message }));
     this.#tell({ type: "opened", rows });
