@@ -1,6 +1,6 @@
 /**
- * Prepares a clone: checks the tools, fetches the npm packages of the lock file, makes the Python sandbox, builds the Rust library.
- * `deno task setup`.
+ * Prepares a clone: checks the tools, fetches the npm packages of the lock file, makes the Python sandbox and the web page, builds the
+ * Rust library. `deno task setup`.
  *
  * What is missing is named together with the command that installs it. Running it again only checks; it is done within a second.
  */
@@ -53,7 +53,7 @@ async function step(title: string, command: string, args: string[], print: (line
 }
 
 /**
- * Checks tools, fetches packages, makes the Python sandbox and builds the CPU library, one printed line for each.
+ * Checks tools, fetches packages, makes the Python sandbox and the web page, builds the CPU library, one printed line for each.
  *
  * @throws {Error} naming every missing tool with the command that installs it, or the step that failed with its output.
  */
@@ -63,6 +63,7 @@ export async function setup(print: (line: string) => void): Promise<void> {
   await step("npm packages", Deno.execPath(), ["install", "--lock=deno.lock", "--frozen"], print);
   const cargo = ["build", "--release", "--locked", "--manifest-path", "ffi/Cargo.toml"];
   await step("Python sandbox", Deno.execPath(), ["run", "-A", "--lock=deno.lock", "dev/build_sandbox.ts"], print);
+  await step("web page", Deno.execPath(), ["run", "-A", "--lock=deno.lock", "dev/build_page.ts"], print);
   await step("CPU library (Rust; 1 to 2 minutes at first)", "cargo", cargo, print);
 }
 

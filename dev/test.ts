@@ -1,14 +1,15 @@
 /**
- * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, binary, slow, data, parity, peers or
- * peers quick.
+ * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, page, binary, slow, data, parity, peers
+ * or peers quick.
  *
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
- * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_binary_test.ts` the single file,
+ * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_page_test.ts` the web page in a browser, `*_binary_test.ts` the single file,
  * `*_slow_test.ts`, `*_data_test.ts` and `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch);
  * `src/tensor/ops*_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
+import { findBrowser, INSTALL_BROWSER } from "./browser.ts";
 import { installPeers, type PeerSet } from "./peers.ts";
 import { type Ended, runChild } from "./process.ts";
 import { ROOT, setup } from "./setup.ts";
@@ -39,7 +40,7 @@ export interface Step {
   readonly lacks?: () => Promise<string | undefined>;
 }
 
-type Kind = "unit" | "cli" | "binary" | "slow" | "data" | "peers" | "full_peers" | "conformance";
+type Kind = "unit" | "cli" | "page" | "binary" | "slow" | "data" | "peers" | "full_peers" | "conformance";
 
 const DENO = Deno.execPath();
 const CARGO_AT = ["--manifest-path", "ffi/Cargo.toml"];
@@ -52,6 +53,7 @@ const SOURCES = ["bin", "dev", "links", "src", "tasks"];
 const BUDGET_MINUTES: Record<string, number> = {
   ok: 4,
   test: 15,
+  page: 2,
   binary: 2,
   slow: 45,
   data: 15,
@@ -101,7 +103,7 @@ export function countStep({ code, output }: Pick<Ended, "code" | "output">, read
 export function kindOf(file: string): Kind | undefined {
   if (!file.endsWith("_test.ts")) return undefined;
   if (/^src\/tensor\/ops(_\w+)?_test\.ts$/.test(file)) return "conformance";
-  const kind = /_(cli|binary|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
+  const kind = /_(cli|page|binary|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
   return (kind as Kind | undefined) ?? "unit";
 }
 
@@ -169,6 +171,15 @@ export function denoTest(kind: Kind, name: string): Step {
     ? ["test", "-A", "--no-check", LOCK, ...files]
     : ["eval", `throw "no *_${kind}_test.ts found"`];
   return { name, command: DENO, args, read: readDeno };
+}
+
+/** The web page in a browser, which is no part of the set-up: where it is missing the tests are skipped, and fail in CI. */
+function pageTest(): Step {
+  const lacks = () => {
+    const isSkipped = findBrowser() === undefined && Deno.env.get("CI") === undefined;
+    return Promise.resolve(isSkipped ? `no Chromium; install it with: ${INSTALL_BROWSER}` : undefined);
+  };
+  return { ...denoTest("page", "web page"), lacks };
 }
 
 function staticSteps(): Step[] {
@@ -309,8 +320,11 @@ function stepsOf(tier: string): Step[] {
         denoTest("conformance", "conformance"),
         parity(),
         denoTest("cli", "command line"),
+        pageTest(),
         binaryTest(),
       ];
+    case "page":
+      return [pageTest()];
     case "binary":
       return [binaryTest()];
     case "parity":

@@ -38,6 +38,7 @@ Deno.test("kindOf() tells the tier from the file name", () => {
   assertEquals(kindOf("src/tensor/ops_inference_test.ts"), "conformance");
   assertEquals(kindOf("src/train/recipes_slow_test.ts"), "slow");
   assertEquals(kindOf("src/cli/train_cli_test.ts"), "cli");
+  assertEquals(kindOf("src/server/page/chat_page_test.ts"), "page");
   assertEquals(kindOf("src/data/parquet_data_test.ts"), "data");
   assertEquals(kindOf("src/data/tokenizer_peers_test.ts"), "peers");
   assertEquals(kindOf("src/model/gpt_full_peers_test.ts"), "full_peers");

@@ -184,7 +184,7 @@ export function matches(conversation: Conversation, query: string): boolean {
 
 /**
  * Joins two states of one conversation that parted, as two tabs make them: the turns of both, of a turn that both have the one that is
- * further. What is shown stays as in `mine`.
+ * further. What is shown stays as in `mine`, or goes on where the other side went on behind it.
  */
 export function mergeConversations(mine: Conversation, other: Conversation): Conversation {
   const further = (a: Turn, b: Turn) => {
@@ -195,6 +195,8 @@ export function mergeConversations(mine: Conversation, other: Conversation): Con
   const ours = new Map(mine.turns.map((turn) => [turn.id, turn]));
   const theirs = new Set(other.turns.map(({ id }) => id));
   const shared = other.turns.map((turn) => ours.has(turn.id) ? further(ours.get(turn.id)!, turn) : turn);
+  const turns = [...shared, ...mine.turns.filter(({ id }) => !theirs.has(id))];
+  const goesOn = pathTo({ ...other, turns }, other.head).some(({ id }) => id === mine.head);
   const newer = other.updated > mine.updated ? other : mine;
   const named = newer.isNamed ? newer : other.isNamed ? other : mine;
   return {
@@ -203,6 +205,7 @@ export function mergeConversations(mine: Conversation, other: Conversation): Con
     isNamed: named.isNamed,
     updated: newer.updated,
     version: Math.max(mine.version, other.version),
-    turns: [...shared, ...mine.turns.filter(({ id }) => !theirs.has(id))],
+    turns,
+    head: goesOn ? other.head : mine.head,
   };
 }

@@ -76,13 +76,14 @@ class Page {
 
   /** Reads what was kept and asks for the models. */
   async start(): Promise<void> {
+    const lastId = sessionStorage.getItem(CURRENT) ?? "";
     this.#show();
     byId("shell").classList.add("ready");
     if (matchMedia("(hover: hover)").matches) this.#composer.focus(); // on a phone the keyboard would cover the page
     void this.#loadModels();
     const unreadable = await this.#store.load();
     if (unreadable > 0) toast(`${unreadable} conversations are of another version of this page and are not shown.`);
-    const last = this.#store.get(sessionStorage.getItem(CURRENT) ?? "");
+    const last = this.#store.get(lastId);
     if (last !== undefined && this.#current.turns.length === 0) this.#current = last;
     this.#show();
   }

@@ -111,6 +111,7 @@ export class Sidebar {
     );
     const nothing = this.#search.value === "" ? "Conversations appear here." : "Nothing found.";
     this.#list.replaceChildren(...(found.length > 0 ? sections : [make("p", { class: "nothing", text: nothing })]));
+    this.#reach(Math.max(found.findIndex(({ id }) => id === (focused ?? this.#currentId)), 0));
     if (focused !== undefined) this.#rows().find(({ dataset }) => dataset.id === focused)?.focus();
   }
 
@@ -144,11 +145,20 @@ export class Sidebar {
     return [...this.#list.querySelectorAll<HTMLButtonElement>("button.open")];
   }
 
+  /** Puts one row into the order of the Tab key: the arrow keys lead to the others. */
+  #reach(index: number): void {
+    for (const [i, row] of [...this.#list.querySelectorAll("li")].entries()) {
+      for (const element of row.querySelectorAll("button")) element.tabIndex = i === index ? 0 : -1;
+    }
+  }
+
   #focusRow(index: number, event: Event): void {
     event.preventDefault();
     const rows = this.#rows();
-    if (index < 0) this.#search.focus();
-    else rows[Math.min(index, rows.length - 1)]?.focus();
+    if (index < 0 || rows.length === 0) return this.#search.focus();
+    const at = Math.min(index, rows.length - 1);
+    this.#reach(at);
+    rows[at].focus();
   }
 
   #pressed(event: KeyboardEvent): void {

@@ -229,12 +229,16 @@ export class DatabaseShelf implements Shelf {
   }
 
   update(id: string, change: (stored: Conversation | undefined) => Conversation): Promise<Conversation> {
-    return this.#transact("readwrite", (table, done) => {
+    return this.#transact("readwrite", (table, done, fail) => {
       const request = table.get(id);
       request.onsuccess = () => {
-        const value = change(request.result);
-        table.put(value);
-        done(value);
+        try {
+          const value = change(request.result);
+          table.put(value);
+          done(value);
+        } catch (error) {
+          fail(error);
+        }
       };
     });
   }
@@ -247,13 +251,19 @@ export class DatabaseShelf implements Shelf {
   }
 
   /** Runs a transaction; its value counts once the browser says that it is complete. */
-  #transact<T>(mode: IDBTransactionMode, body: (table: IDBObjectStore, done: (value: T) => void) => void): Promise<T> {
+  #transact<T>(
+    mode: IDBTransactionMode,
+    body: (table: IDBObjectStore, done: (value: T) => void, fail: (error: unknown) => void) => void,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       let result: T;
       const transaction = this.#database.transaction(TABLE, mode);
       transaction.oncomplete = () => resolve(result);
       transaction.onabort = () => reject(transaction.error ?? new Error("Cannot write: the browser gave up"));
-      body(transaction.objectStore(TABLE), (value) => result = value);
+      body(transaction.objectStore(TABLE), (value) => result = value, (error) => {
+        reject(error);
+        transaction.abort();
+      });
     });
   }
 }

@@ -1,0 +1,111 @@
+/** What tests of the page share: the real page from the real HTTP side with scripted models, in a headless Chromium, watched closely. */
+import { assertEquals } from "@std/assert";
+import type { MiddlewareHandler } from "hono";
+import type { BrowserContext, BrowserContextOptions, Page } from "playwright-core";
+import { findBrowser, startBrowser } from "../../../dev/browser.ts";
+import { testApp } from "../app_testing.ts";
+import type { Script, ScriptedService } from "../models_testing.ts";
+import { readPage } from "../page_asset.ts";
+
+const DEADLINE_MS = 60_000;
+const STEP_MS = 8_000;
+
+/** What a test works with. */
+export interface World {
+  readonly page: Page;
+  readonly context: BrowserContext;
+  readonly url: string;
+  readonly service: ScriptedService;
+  /** Opens one more page that is watched too. */
+  open(): Promise<Page>;
+  /** Writes a message, sends it and waits until the answer is over. */
+  say(text: string, page?: Page): Promise<void>;
+  /** Stops listening; `start` listens at the same port again. */
+  stop(): Promise<void>;
+  start(): void;
+}
+
+/** How a test's page is opened. */
+export interface PageTestOptions {
+  readonly script?: Script;
+  readonly middleware?: readonly MiddlewareHandler[];
+  readonly browser?: BrowserContextOptions;
+  /** Runs in the page before its own script. */
+  readonly init?: string;
+  /** Lines of the console that are expected: Chromium reports each failed request there. */
+  readonly expected?: RegExp;
+}
+
+/** Registers a test of the page. At its end nothing may have reached another host, no dialog opened, no error been reported. */
+export function pageTest(name: string, options: PageTestOptions, body: (world: World) => Promise<void>): void {
+  const ignore = findBrowser() === undefined && Deno.env.get("CI") === undefined;
+  Deno.test({ name, ignore, fn: () => runInBrowser(options, body) });
+}
+
+async function runInBrowser(options: PageTestOptions, body: (world: World) => Promise<void>): Promise<void> {
+  const { app, service } = testApp(options.script, { page: await readPage(), middleware: options.middleware });
+  const listen = (port: number) => Deno.serve({ port, hostname: "127.0.0.1", onListen() {} }, app.fetch);
+  let server = listen(0);
+  const { port } = server.addr;
+  const url = `http://127.0.0.1:${port}/`;
+  const browser = await startBrowser();
+  const problems: string[] = [];
+  const timer = setTimeout(() => void browser.close(), DEADLINE_MS); // everything that waits for it fails then
+  try {
+    const context = await browser.newContext({ reducedMotion: "reduce", ...options.browser });
+    context.setDefaultTimeout(STEP_MS);
+    if (options.init !== undefined) await context.addInitScript(options.init);
+    watch(context, { url, problems, expected: options.expected });
+    const open = async () => {
+      const page = await context.newPage();
+      await page.goto(url);
+      await page.waitForSelector(".shell.ready");
+      return page;
+    };
+    const page = await open();
+    await body({
+      ...{ page, context, url, service, open },
+      say: async (text, where = page) => {
+        await where.fill("#input", text);
+        await where.press("#input", "Enter");
+        await where.waitForSelector("#send", { state: "visible" });
+      },
+      stop: async () => await server.shutdown(),
+      start: () => void (server = listen(port)),
+    });
+    assertEquals(problems, []);
+  } finally {
+    clearTimeout(timer);
+    await browser.close();
+    await server.shutdown();
+  }
+}
+
+/** Waits until an expression holds in the page; its policy forbids what `page.waitForFunction` does. */
+export async function until(page: Page, expression: string): Promise<void> {
+  const look = `const look = () => ${expression} ? done() : requestAnimationFrame(look); look();`;
+  await page.evaluate(`new Promise((done, fail) => {
+    ${look}
+    setTimeout(() => fail(new Error("never: " + ${JSON.stringify(expression)})), ${STEP_MS});
+  })`);
+}
+
+function watch(
+  context: BrowserContext,
+  { url, problems, expected }: { url: string; problems: string[]; expected?: RegExp },
+): void {
+  context.on("request", (request) => {
+    if (!request.url().startsWith(url) && !/^(?:blob|data):/.test(request.url())) {
+      problems.push(`asked ${request.url()}`);
+    }
+  });
+  context.on("console", (message) => {
+    const text = message.text();
+    if (message.type() === "error" && expected?.test(text) !== true) problems.push(text);
+  });
+  context.on("weberror", (error) => void problems.push(String(error.error())));
+  context.on("dialog", (dialog) => {
+    problems.push(`dialog "${dialog.message()}"`);
+    void dialog.dismiss();
+  });
+}
