@@ -80,9 +80,8 @@ export async function chat({ values, settings, terminal }: ChatInvocation): Prom
   // Opened before the first word, so that a sandbox that is missing or leaks stops the command and not an answer.
   await using pool = values.tools === "python" ? await PythonPool.open({ size: 1 }) : undefined;
   using partner = await openLocal(values, { tool: pool && pythonTool(pool), terminal });
-  // A damaged file ends the conversation; a good one lets it go on.
-  const talking = talk(partner, { ...options, settings: { temperature, topK, topP, maxTokens, seed } });
-  const code = await Promise.race([talking, partner.damaged]);
+  const { damaged } = partner;
+  const code = await talk(partner, { ...options, settings: { temperature, topK, topP, maxTokens, seed }, damaged });
   if (question) await partner.verified;
   return code;
 }
@@ -155,22 +154,27 @@ interface TalkOptions {
   readonly question: string | undefined;
   readonly settings: AnswerSettings;
   readonly baseDir: string | undefined;
+  /** Rejects where the model's file is damaged, which ends the conversation; a good one lets it go on. */
+  readonly damaged?: Promise<never>;
   readonly terminal: Terminal;
 }
 
 /** Answers one question or talks; returns the exit code. */
-async function talk(partner: ChatPartner, { question, settings, baseDir, terminal }: TalkOptions): Promise<number> {
+async function talk(
+  partner: ChatPartner,
+  { question, settings, baseDir, damaged = new Promise(() => {}), terminal }: TalkOptions,
+): Promise<number> {
   const conversation = new Conversation(partner, settings);
   if (question) {
     await using input = new LineInput(ReadableStream.from<Uint8Array<ArrayBuffer>>([]));
-    return await answerOnce(question, { conversation, terminal, input });
+    return await Promise.race([answerOnce(question, { conversation, terminal, input }), damaged]);
   }
   await using input = await openInput(baseDir, terminal);
   if (partner.completes) {
     terminal.info("This is a base model: it does not answer, it continues the text that you begin");
   }
   if (input.isTerminal) terminal.info("Type a text and press Enter; /help lists the commands, quit leaves");
-  return await chatLoop({ conversation, terminal, input });
+  return await Promise.race([chatLoop({ conversation, terminal, input }), damaged]);
 }
 
 /** Reads lines, edited with the arrow keys where a person types them and sees what is typed. */

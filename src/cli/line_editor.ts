@@ -17,6 +17,7 @@ import {
   SIGINT,
 } from "./chat_input.ts";
 import { printable } from "./printable.ts";
+import { EXIT } from "./signals.ts";
 
 /** What a line editor works with. */
 export interface EditorOptions {
@@ -40,6 +41,9 @@ export interface TypedPart {
 }
 
 const PASTE = { begin: "\x1b[200~", end: "\x1b[201~", on: "\x1b[?2004h", off: "\x1b[?2004l" };
+/** Signals after which a line is drawn anew, and those that end the program. */
+const REDRAWN = ["SIGCONT", "SIGWINCH"] as const;
+const KILLED = ["SIGTERM", "SIGHUP"] as const;
 const BREAK = "\u2424"; // the symbol for newline
 const TAB = "\u2409";
 
@@ -97,6 +101,10 @@ export class LineEditor implements ChatInput, AsyncDisposable {
   readonly #input = new Readable({ read() {} });
   readonly #readline: EditedInterface;
   readonly #onResize = () => this.#redraw();
+  readonly #onKill = () => {
+    this.#giveBack();
+    Deno.exit(EXIT.KILLED);
+  };
   readonly #pastes = new PasteReader();
   readonly #typed: TypedPart[] = []; // what no line has taken
   #isEnded = false;
@@ -133,7 +141,8 @@ export class LineEditor implements ChatInput, AsyncDisposable {
     });
     this.#readline.on("close", () => this.#isEnded = true);
     setRaw(true);
-    for (const signal of ["SIGCONT", "SIGWINCH"] as const) Deno.addSignalListener(signal, this.#onResize);
+    for (const signal of REDRAWN) Deno.addSignalListener(signal, this.#onResize);
+    for (const signal of KILLED) Deno.addSignalListener(signal, this.#onKill);
   }
 
   async readLine(prompt: string, { forget = false }: ReadOptions = {}): Promise<string | null> {
@@ -188,11 +197,18 @@ export class LineEditor implements ChatInput, AsyncDisposable {
     if (this.#isReading) this.#readline.prompt(true);
   }
 
+  #giveBack(): void {
+    if (this.#isReading) this.#options.screen.write(`${PASTE.off}\n`);
+    this.#options.setRaw(false);
+  }
+
   /** Gives the terminal back. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const signal of ["SIGCONT", "SIGWINCH"] as const) Deno.removeSignalListener(signal, this.#onResize);
+    for (const signal of REDRAWN) Deno.removeSignalListener(signal, this.#onResize);
+    for (const signal of KILLED) Deno.removeSignalListener(signal, this.#onKill);
+    this.#giveBack();
+    this.#isReading = false;
     this.#readline.close();
-    this.#options.setRaw(false);
     this.#interrupts[Symbol.dispose]();
     await this.#reader.cancel().catch(() => {}); // the stream may have failed; nothing more is read from it
   }

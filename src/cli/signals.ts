@@ -8,6 +8,7 @@ export const EXIT = {
   REFUSED: 3,
   STOPPED: 75,
   STOPPED_AT_ONCE: 130,
+  KILLED: 143,
 } as const;
 
 /** A pending or arrived request to stop. */
