@@ -2,6 +2,8 @@ import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
 import { testApp } from "../server/app_testing.ts";
+import { ModelPool } from "../server/pool.ts";
+import { ToyPlace } from "../server/toy_testing.ts";
 
 /** A base folder with a model that was trained for two steps on the small world. */
 async function withModel(use: (env: Record<string, string>, base: string) => Promise<void>): Promise<void> {
@@ -126,6 +128,27 @@ Deno.test("nanochat chat --url talks to a server with the key of a file, and say
       await server.shutdown();
     }
   }));
+
+Deno.test("nanochat chat says the same with a model of this machine and with the same one behind our server", async () => {
+  using place = new ToyPlace();
+  const chosen = await place.add({ stage: "sft", tag: "d2", sequenceLen: 200 });
+  const pool = new ModelPool([chosen], { threads: 1 });
+  const { app } = testApp(undefined, { service: pool });
+  const server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, app.fetch);
+  try {
+    const env = { NANOCHAT_BASE_DIR: place.folder };
+    const drawn = ["-t", "0.9", "-k", "40", "--top-p=0.95", "--seed=11", "-m", "20"];
+    const stdin = "/system S\nHello\n漢字?\n/retry\n/undo\nMore\nand more of it\nand more\nand much more\n";
+    const here = await nanochat(["chat", ...drawn, "--threads=1", "--dtype=fp32"], { env, stdin });
+    const there = await nanochat(["chat", ...drawn, `--url=http://127.0.0.1:${server.addr.port}`], { env, stdin });
+    assertEquals([here.code, there.code], [0, 0], here.output + there.output);
+    assertEquals(here.stdout, there.stdout);
+    for (const { stderr } of [here, there]) assertStringIncludes(stderr, "The context is full");
+  } finally {
+    await server.shutdown();
+    await pool.close(0);
+  }
+});
 
 Deno.test("nanochat eval bpb prints figures of both splits and refuses damaged and missing models", () =>
   withModel(async (env, base) => {

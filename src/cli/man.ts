@@ -35,6 +35,7 @@ const EXITS: Readonly<Record<keyof typeof EXIT, string>> = {
   REFUSED: "refused for safety",
   STOPPED: "stopped by a signal, with a checkpoint written",
   STOPPED_AT_ONCE: "stopped at once",
+  KILLED: "a chat was ended by SIGTERM or SIGHUP",
 };
 
 /** Writes the page. */
