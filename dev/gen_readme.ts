@@ -1,6 +1,7 @@
 /**
- * Writes the generated parts of README.md and docs/chat.md: the table of depths, the tables of commands and the tree of folders, each
- * between two comments that name it. With `--check` only compares and fails on a difference. What a person writes or measures there stays as it is.
+ * Writes the generated parts of README.md and of pages of docs/: the table of depths, the tables of commands, endpoints and parameters,
+ * the tree of folders, each between two comments that name it. With `--check` only compares and fails on a difference. What a person writes
+ * or measures there stays as it is.
  */
 import { format as formatBytes } from "@std/fmt/bytes";
 import { join } from "@std/path";
@@ -9,7 +10,9 @@ import { COMMANDS } from "../src/cli/commands.ts";
 import { commandTable } from "../src/cli/help.ts";
 import { configFromDepth, flopsPerToken, parameterCount } from "../src/model/gpt.ts";
 import { BASE_TRAIN_DEFAULTS } from "../src/train/base_flags.ts";
+import { CHAT_PARAMETERS, COMPLETION_PARAMETERS } from "../src/server/parameters.ts";
 import { planTraining } from "../src/train/trainer.ts";
+import { endpointTable, parameterTable } from "./api_tables.ts";
 
 const ROOT = join(import.meta.dirname!, "..");
 
@@ -154,6 +157,11 @@ async function formatted(markdown: string): Promise<string> {
 const PAGES: Record<string, Record<string, () => string>> = {
   "README.md": { dial, commands: () => commandTable(COMMANDS).trim(), tree },
   "docs/chat.md": { commands: chatCommandTable },
+  "docs/api.md": {
+    endpoints: endpointTable,
+    chat: () => parameterTable(CHAT_PARAMETERS),
+    completions: () => parameterTable(COMPLETION_PARAMETERS),
+  },
 };
 for (const [page, parts] of Object.entries(PAGES)) {
   const before = await Deno.readTextFile(join(ROOT, page));

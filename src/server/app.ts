@@ -27,7 +27,7 @@ const CLIENT_LEFT = 499;
 
 /** Makes the server. */
 export function createApp(options: AppOptions): Hono {
-  const { middleware = [], version } = options;
+  const { middleware = [], version, service } = options;
   const api: Api = { ...options, clock: options.clock ?? SYSTEM_CLOCK };
   const app = new Hono();
   app.onError((error, c) => answerError(c, error, api));
@@ -36,7 +36,7 @@ export function createApp(options: AppOptions): Hono {
   for (const handler of middleware) app.use(handler);
 
   for (const { method, path, handle } of ENDPOINTS) app.on(method, routeOf(path), (c) => handle(c, api));
-  const document = openApiDocument({ version });
+  const document = openApiDocument({ version, models: service.list().map(({ id }) => id) });
   app.get("/openapi.json", (c) => c.json(document));
   for (const path of new Set([...ENDPOINTS.map(({ path }) => path), "/openapi.json"])) {
     app.all(routeOf(path), (c) => answerError(c, wrongMethod(c, path), api));

@@ -23,10 +23,10 @@ const EXPLAINED: Readonly<Record<number, string>> = {
 const ALWAYS = [401, 403, 405];
 const ALWAYS_POSTED = [400, 413, 415];
 
-/** Makes the document. */
-export function openApiDocument({ version }: { version: string }): object {
+/** Makes the document of a server with these models. */
+export function openApiDocument({ version, models }: { version: string; models: readonly string[] }): object {
   const paths: Record<string, Record<string, object>> = {};
-  for (const endpoint of ENDPOINTS) (paths[endpoint.path] ??= {})[endpoint.method] = operation(endpoint);
+  for (const endpoint of ENDPOINTS) (paths[endpoint.path] ??= {})[endpoint.method] = operation(endpoint, models);
   return {
     openapi: "3.1.0",
     info: { title: "nanochat", version, license: { name: "MIT", identifier: "MIT" } },
@@ -40,7 +40,8 @@ export function openApiDocument({ version }: { version: string }): object {
   };
 }
 
-function operation({ method, path, summary, body, answers, errors = [] }: Endpoint): object {
+function operation(endpoint: Endpoint, models: readonly string[]): object {
+  const { method, path, summary, body, answers, errors = [] } = endpoint;
   const statuses = new Set([...ALWAYS, ...(method === "post" ? ALWAYS_POSTED : []), ...errors]);
   const failure = reference(path === REFERENCE_CHAT ? "ReferenceError" : "Error");
   const failures = [...statuses].sort().map((status) => [
@@ -48,17 +49,25 @@ function operation({ method, path, summary, body, answers, errors = [] }: Endpoi
     { description: EXPLAINED[status], headers: HEADERS, content: { "application/json": { schema: failure } } },
   ]);
   const content = answers.map(([type, name]) => [type, name === undefined ? {} : { schema: reference(name) }]);
-  const names = [...path.matchAll(/\{(\w+)\}/g)].map(([_, name]) => name);
+  const isOfModel = path.endsWith("/{id}");
   return {
     summary,
     operationId: `${method}${path.replace(/[/._{}]+(\w?)/g, (_, letter) => letter.toUpperCase())}`,
-    parameters: names.map((name) => ({ name, in: "path", required: true, schema: { type: "string", minLength: 1 } })),
-    ...(body && { requestBody: { required: true, content: { "application/json": { schema: withNulls(body) } } } }),
+    ...(isOfModel &&
+      { parameters: [{ name: "id", in: "path", required: true, schema: { type: "string", enum: models } }] }),
+    ...(body && { requestBody: bodyOf(body, models) }),
     responses: {
       200: { description: "The answer.", headers: HEADERS, content: Object.fromEntries(content) },
       ...Object.fromEntries(failures),
     },
   };
+}
+
+/** Describes a body; its model is one of the list. */
+function bodyOf(body: Schema, models: readonly string[]): object {
+  const { model, ...others } = body.properties!;
+  const properties = model === undefined ? others : { model: { ...model, enum: models }, ...others };
+  return { required: true, content: { "application/json": { schema: withNulls({ ...body, properties }) } } };
 }
 
 const HEADERS = {

@@ -7,22 +7,15 @@ import { freshSeed } from "../engine/sample.ts";
 import { AnswerView } from "./answer_view.ts";
 import { type Api, readJson, requestAbort } from "./api.ts";
 import { ApiError, toApiError } from "./errors.ts";
-import type { ChatMessage, GenerationEvent, ModelService } from "./models.ts";
+import type { GenerationEvent, ModelService } from "./models.ts";
 import { findMismatch, type Schema } from "./schema.ts";
 import { streamEvents } from "./sse.ts";
 
 /** Path of the reference's chat, whose errors have a form of their own. */
 export const REFERENCE_CHAT = "/chat/completions";
 
-/** Limits of a request (chat_web.py, "Abuse prevention limits"). */
-export const REFERENCE_LIMITS = {
-  messages: 500,
-  messageChars: 8000,
-  conversationChars: 32_000,
-  temperature: [0, 2],
-  topK: [1, 200],
-  maxTokens: [1, 4096],
-} as const;
+/** Characters of all messages of a request. The limits are those of chat_web.py ("Abuse prevention limits"). */
+const CONVERSATION_CHARS = 32_000;
 
 /** The body of `POST /chat/completions`; what else it holds is not looked at. */
 export const REFERENCE_SCHEMA: Schema = {
@@ -30,21 +23,26 @@ export const REFERENCE_SCHEMA: Schema = {
   properties: {
     messages: {
       type: "array",
+      minItems: 1,
+      maxItems: 500,
       items: {
         type: "object",
-        properties: { role: { type: "string" }, content: { type: "string" } },
+        properties: {
+          role: { type: "string", enum: ["user", "assistant"] },
+          content: { type: "string", minLength: 1, maxLength: 8000 },
+        },
         required: ["role", "content"],
       },
     },
-    temperature: { type: "number" },
-    top_k: { type: "integer" },
-    max_tokens: { type: "integer" },
+    temperature: { type: "number", minimum: 0, maximum: 2 },
+    top_k: { type: "integer", minimum: 1, maximum: 200 },
+    max_tokens: { type: "integer", minimum: 1, maximum: 4096 },
   },
   required: ["messages"],
 };
 
 interface ReferenceBody {
-  readonly messages: readonly { readonly role: string; readonly content: string }[];
+  readonly messages: readonly { readonly role: "user" | "assistant"; readonly content: string }[];
   readonly temperature?: number | null;
   readonly top_k?: number | null;
   readonly max_tokens?: number | null;
@@ -52,19 +50,12 @@ interface ReferenceBody {
 
 /** Streams the answer to a conversation by the first model: `{ token, gpu }` each, `{ done: true }` in the end. */
 export async function referenceChat(c: Context, api: Api): Promise<Response> {
-  const body = await readJson(c) as ReferenceBody;
-  const mismatch = findMismatch(REFERENCE_SCHEMA, body);
-  if (mismatch !== undefined) {
-    const at = ["body", ...mismatch.path].join(".");
-    const message = `Cannot read ${at}: it is ${mismatch.found}, expected ${mismatch.expected}`;
-    throw new ApiError(422, message, { code: "invalid_type" });
-  }
-  checkLimits(body);
+  const body = readBody(await readJson(c));
   const { service, defaults, deadlineMs, clock } = api;
   const { abort, signal } = requestAbort(c);
   const events = service.generate({
     model: service.list()[0].id,
-    prompt: { messages: body.messages as ChatMessage[] },
+    prompt: { messages: body.messages },
     choices: 1,
     maxTokens: body.max_tokens ?? defaults.maxTokens,
     sampling: {
@@ -99,32 +90,19 @@ async function* referenceEvents(events: AsyncIterable<GenerationEvent>): AsyncGe
   }
 }
 
-function checkLimits({ messages, temperature, top_k: topK, max_tokens: maxTokens }: ReferenceBody): void {
-  const { messages: most, messageChars, conversationChars } = REFERENCE_LIMITS;
-  if (messages.length === 0) throw refuse("there is no message, expected at least one");
-  if (messages.length > most) throw refuse(`there are ${messages.length} messages, expected at most ${most}`);
-  let total = 0;
-  for (const [i, { content }] of messages.entries()) {
-    const length = content.length > 2 * messageChars ? content.length : [...content].length;
-    if (length === 0) throw refuse(`message ${i} is empty`);
-    if (length > messageChars) throw refuse(`message ${i} is longer than ${messageChars} characters`);
-    total += length;
+function readBody(value: unknown): ReferenceBody {
+  const mismatch = findMismatch(REFERENCE_SCHEMA, value);
+  if (mismatch !== undefined) {
+    const { path, kind, found, expected } = mismatch;
+    const message = `Cannot read ${["body", ...path].join(".")}: it is ${found}, expected ${expected}`;
+    throw new ApiError(kind === "value" ? 400 : 422, message, { code: "invalid_value" });
   }
-  if (total > conversationChars) throw refuse(`the conversation is longer than ${conversationChars} characters`);
-  const stranger = messages.findIndex(({ role }) => role !== "user" && role !== "assistant");
-  if (stranger >= 0) throw refuse(`message ${stranger} is not from "user" or "assistant"`);
-  checkRange("temperature", temperature, REFERENCE_LIMITS.temperature);
-  checkRange("top_k", topK, REFERENCE_LIMITS.topK);
-  checkRange("max_tokens", maxTokens, REFERENCE_LIMITS.maxTokens);
-}
-
-function checkRange(name: string, value: number | null | undefined, [from, to]: readonly [number, number]): void {
-  if (value === null || value === undefined || (value >= from && value <= to)) return;
-  throw refuse(`${name} is ${value}, expected ${from} to ${to}`);
-}
-
-function refuse(problem: string): ApiError {
-  return new ApiError(400, `Cannot answer: ${problem}`, { code: "invalid_value" });
+  const body = value as ReferenceBody;
+  const length = body.messages.reduce((sum, { content }) => sum + [...content].length, 0);
+  if (length <= CONVERSATION_CHARS) return body;
+  const message =
+    `Cannot answer: the messages have ${length} characters, expected at most ${CONVERSATION_CHARS} in all`;
+  throw new ApiError(400, message, { code: "invalid_value" });
 }
 
 /** Gives `GET /health`: whether requests are answered. */

@@ -13,6 +13,8 @@ export interface Schema {
   readonly minimum?: number;
   readonly maximum?: number;
   readonly minLength?: number;
+  /** In characters (Unicode code points). */
+  readonly maxLength?: number;
   readonly minItems?: number;
   readonly maxItems?: number;
   readonly items?: Schema;
@@ -44,9 +46,7 @@ export function findMismatch(schema: Schema, value: unknown): Mismatch | undefin
   if (typeof value === "number" && (value < (schema.minimum ?? -Infinity) || value > (schema.maximum ?? Infinity))) {
     return mismatch("value", schema, value);
   }
-  if (typeof value === "string" && (value.length < (schema.minLength ?? 0) || !value.isWellFormed())) {
-    return mismatch("value", schema, value);
-  }
+  if (typeof value === "string" && !isText(schema, value)) return mismatch("value", schema, value);
   if (Array.isArray(value)) return findInArray(schema, value);
   if (typeof value === "object" && value !== null) return findInObject(schema, value as Record<string, unknown>);
 }
@@ -99,6 +99,11 @@ function findInObject(schema: Schema, value: Readonly<Record<string, unknown>>):
   return { path: [missing], kind: "missing", found: "absent", expected: describeSchema(properties[missing]) };
 }
 
+function isText({ minLength = 0, maxLength = Infinity }: Schema, text: string): boolean {
+  if (text.length < minLength || text.length > 2 * maxLength) return false;
+  return text.isWellFormed() && (text.length <= maxLength || [...text].length <= maxLength);
+}
+
 function hasType(type: NonNullable<Schema["type"]>, value: unknown): boolean {
   switch (type) {
     case "integer":
@@ -132,9 +137,10 @@ export function describeSchema(schema: Schema): string {
     case "null":
       return "null";
     case "string":
+      if (schema.maxLength !== undefined) return `a text of ${schema.minLength ?? 0} to ${schema.maxLength} characters`;
       return schema.minLength === 1 ? "a text that is not empty" : "a text";
     case "array":
-      return `an array${range(schema.minItems, schema.maxItems)}${itemsOf(schema)}`;
+      return `an array${range(schema.minItems, schema.maxItems) || " of"}${itemsOf(schema)}`;
     case "integer":
     case "object":
       return `an ${schema.type}${range(schema.minimum, schema.maximum)}`;
@@ -144,8 +150,9 @@ export function describeSchema(schema: Schema): string {
 }
 
 function itemsOf({ items, maxItems }: Schema): string {
-  if (items?.type === undefined || maxItems === 0) return "";
-  return ` of ${{ string: "texts", integer: "integers", array: "arrays", object: "objects" }[items.type as string]}`;
+  if (maxItems === 0) return "";
+  const names: Record<string, string> = { string: "texts", integer: "integers", array: "arrays", object: "objects" };
+  return ` ${names[items?.type ?? ""] ?? "values"}`;
 }
 
 function range(from: number | undefined, to: number | undefined): string {

@@ -42,9 +42,9 @@ Deno.test("findMismatch() says where, what is and what should be", () => {
     [{ type: "object" }, [], ": type, an array of 0, expected an object"],
     [{ type: "object" }, null, ": type, null, expected an object"],
     [{ type: "array", maxItems: 0 }, [1], ": value, an array of 1, expected an array without elements"],
-    [strict, {}, "a: missing, absent, expected a text or an array of 1 or more of texts"],
-    [strict, { a: 1 }, "a: type, 1, expected a text or an array of 1 or more of texts"],
-    [strict, { a: null }, "a: type, null, expected a text or an array of 1 or more of texts"],
+    [strict, {}, "a: missing, absent, expected a text or an array of 1 or more texts"],
+    [strict, { a: 1 }, "a: type, 1, expected a text or an array of 1 or more texts"],
+    [strict, { a: null }, "a: type, null, expected a text or an array of 1 or more texts"],
     [strict, { a: ["x", 1] }, "a.1: type, 1, expected a text"],
     [strict, { a: "", b: 1 }, "b: unknown, unknown, expected a"],
     [byId, { x: 1 }, "x: unknown, unknown, expected a name that matches ^[0-9]+$"],
@@ -65,7 +65,7 @@ Deno.test("describeSchema() has words for all schemas of a body", () => {
   assertEquals(describeSchema({}), "any value");
   assertEquals(
     describeSchema({ type: "array", items: { type: "array" }, maxItems: 3 }),
-    "an array of at most 3 of arrays",
+    "an array of at most 3 arrays",
   );
   assertEquals(describeSchema({ type: "boolean" }), "a boolean");
 });
