@@ -2,7 +2,7 @@
 import { blue } from "@std/fmt/colors";
 import { join } from "@std/path";
 import { resolveBaseDir, type Stage } from "../data/base_dir.ts";
-import type { Tool } from "../engine/request.ts";
+import type { Tool } from "../engine/batch.ts";
 import { PythonPool } from "../engine/execution.ts";
 import { LoadedModel } from "../engine/load.ts";
 import { pythonTool } from "../engine/python_tool.ts";

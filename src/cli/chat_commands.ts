@@ -41,7 +41,7 @@ export const CHAT_COMMANDS: readonly ChatCommand[] = [
   {
     name: "/help",
     help: "lists these commands",
-    run: (_, { terminal }) => terminal.info(helpText(terminal.screen?.columns())),
+    run: (_, { terminal }) => terminal.tell(helpText(terminal.screen?.columns())),
   },
   { name: "/model", argument: "[NAME]", help: "lists the models, or lets another one go on", run: model },
   {
@@ -144,10 +144,10 @@ export function chatCommandTable(): string {
 async function model(name: string, { conversation: { partner }, terminal }: ChatOptions): Promise<void> {
   if (name === "") {
     const models = await partner.models();
-    return terminal.info(models.map((each) => `${each === partner.model ? "*" : " "} ${each}`).join("\n"));
+    return terminal.tell(models.map((each) => `${each === partner.model ? "*" : " "} ${each}`).join("\n"));
   }
   await partner.use(name);
-  terminal.info(
+  terminal.tell(
     `${partner.model} goes on from here${partner.completes ? "; it is a base model and continues text" : ""}`,
   );
 }
@@ -159,7 +159,7 @@ function setting(key: "temperature" | "topK" | "topP", flag: Flag) {
       const value = convertFlag(flag, text, { where: commandOf(key) }) as number;
       conversation.settings = { ...conversation.settings, [key]: value };
     }
-    terminal.info(settingText(conversation.settings, key));
+    terminal.tell(settingText(conversation.settings, key));
   };
 }
 
@@ -168,7 +168,7 @@ function seed(text: string, { conversation, terminal }: ChatOptions): void {
   conversation.settings = text === ""
     ? others
     : { ...others, seed: convertFlag(SAMPLING.seed, text, { where: "/seed" }) as number };
-  terminal.info(settingText(conversation.settings, "seed"));
+  terminal.tell(settingText(conversation.settings, "seed"));
 }
 
 function settingText(settings: AnswerSettings, key: "temperature" | "topK" | "topP" | "seed"): string {
@@ -186,13 +186,13 @@ function system(text: string, { conversation, terminal }: ChatOptions): void {
     throw new ChatError("Cannot set a system message: a base model continues text and knows none");
   }
   conversation.system = text;
-  terminal.info(text === "" ? "No system message" : "The system message holds from the next answer on");
+  terminal.tell(text === "" ? "No system message" : "The system message holds from the next answer on");
 }
 
 function undo(_: string, { conversation, terminal }: ChatOptions): void {
   const question = conversation.undo();
   if (question === undefined) throw new ChatError("Cannot undo: nothing was said yet");
-  terminal.info(`Forgotten: ${oneLine(question)}`);
+  terminal.tell(`Forgotten: ${oneLine(question)}`);
 }
 
 function retry(_: string, { conversation, terminal }: ChatOptions): Next {
@@ -200,7 +200,7 @@ function retry(_: string, { conversation, terminal }: ChatOptions): Next {
   const { seed, temperature } = conversation.settings;
   const isSame = conversation.unanswered === undefined && (seed !== undefined || temperature === 0);
   if (isSame) {
-    terminal.info(`The answer will be the same: ${seed === undefined ? "the temperature is 0" : `/seed is ${seed}`}`);
+    terminal.tell(`The answer will be the same: ${seed === undefined ? "the temperature is 0" : `/seed is ${seed}`}`);
   }
   return "answer";
 }
@@ -215,14 +215,14 @@ async function save(given: string, { conversation, terminal, input }: ChatOption
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw cannotSave(path, error);
     const agreed = await input.readLine(`${JSON.stringify(path)} exists. Replace it? [y/N] `, { forget: true });
-    if (!/^y(es)?$/i.test(agreed?.trim() ?? "")) return terminal.info("Not saved");
+    if (!/^y(es)?$/i.test(agreed?.trim() ?? "")) return terminal.tell("Not saved");
     try {
       Deno.writeTextFileSync(path, text);
     } catch (error) {
       throw cannotSave(path, error);
     }
   }
-  terminal.info(`Saved to "${path}"`);
+  terminal.tell(`Saved to "${path}"`);
 }
 
 function cannotSave(path: string, error: unknown): ChatError {
@@ -233,12 +233,12 @@ function load(given: string, { conversation, terminal }: ChatOptions): void {
   const messages: Message[] = loadConversation(expandHome(given || DEFAULT_FILE));
   conversation.load(messages);
   const last = messages.findLast(({ role }) => role === "user")!.content as string;
-  terminal.info(`${count(conversation.questions, "question")}, the last one: ${oneLine(last)}`);
+  terminal.tell(`${count(conversation.questions, "question")}, the last one: ${oneLine(last)}`);
 }
 
 function clear(_: string, { conversation, terminal }: ChatOptions): void {
   conversation.clear();
-  terminal.info("Forgotten");
+  terminal.tell("Forgotten");
 }
 
 function stats(_: string, { conversation, terminal }: ChatOptions): void {
@@ -266,7 +266,7 @@ function stats(_: string, { conversation, terminal }: ChatOptions): void {
   const keys = (["temperature", "topK", "topP"] as const).filter((key) => settings[key] !== undefined);
   const drawn = keys.map((key) => settingText(settings, key));
   if (drawn.length < 3) drawn.push("the rest as the server has it");
-  terminal.info([...lines, [...drawn, settingText(settings, "seed")].join(", ")].join("\n"));
+  terminal.tell([...lines, [...drawn, settingText(settings, "seed")].join(", ")].join("\n"));
 }
 
 function count(n: number, noun: string): string {

@@ -186,6 +186,9 @@ Deno.test("/stats tells of the context, the cache and the speed, as far as they 
       "last answer: 5 tokens, the first after",
     ]
   ) assertStringIncludes(known.seen().err, text);
+  const quiet = chatOf(["/stats"], [], { quiet: true });
+  await chatLoop(quiet.options);
+  assertStringIncludes(quiet.seen().err, "first, 0 questions\n");
   const unknown = chatOf(["/stats", "a", "/stats"], [["x"]]);
   await chatLoop(unknown.options);
   assertEquals(unknown.seen().err.includes("undefined"), false);

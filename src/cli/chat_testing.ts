@@ -77,7 +77,7 @@ export class ScriptedPartner implements ChatPartner {
 export function scriptedChat(
   lines: readonly (string | Interrupted)[],
   partner: ChatPartner,
-  { json = false, isTerminal = true }: { json?: boolean; isTerminal?: boolean } = {},
+  { json = false, quiet = false, isTerminal = true } = {},
 ) {
   let out = "";
   let err = "";
@@ -85,7 +85,7 @@ export function scriptedChat(
   const forgotten: string[] = [];
   const sink = (write: (text: string) => void) => ({ write, isTerminal: () => false, columns: () => 80 });
   const terminal = new Terminal({
-    ...{ json, quiet: false, verbose: false },
+    ...{ json, quiet, verbose: false },
     out: sink((text) => void (out += text)),
     err: sink((text) => void (err += text)),
   });

@@ -104,6 +104,11 @@ export class Terminal implements Log {
     this.#message("info", message, (text) => text);
   }
 
+  /** Tells what was asked for in a dialogue: on stderr like a message, but also where no messages are wanted. */
+  tell(message: string): void {
+    this.#message("info", message, (text) => text);
+  }
+
   warn(message: string): void {
     this.#message("warning", message, (text) => yellow(`Warning: ${text}`));
   }
