@@ -31,6 +31,25 @@ export const LIMITS: Limits = {
   headerBytes: 16 * 1024,
 };
 
+/** A request that has been answered, as far as its client took the answer. */
+export interface Exchange {
+  readonly address: string;
+  readonly method: string;
+  /** Without the query, percent-encoded. */
+  readonly path: string;
+  readonly status: number;
+  readonly ms: number;
+  /** False where the client left, or was too slow, or the handler failed. */
+  readonly isWhole: boolean;
+}
+
+/** Hears of requests. */
+export interface ExchangeWatch {
+  begun(): void;
+  /** Called once for each `begun`. */
+  ended(exchange: Exchange): void;
+}
+
 /** Answers a request of a client; `signal` of the request aborts when the client has gone. */
 export type Handler = (request: Request, client: { readonly address: string }) => Response | Promise<Response>;
 
@@ -54,7 +73,7 @@ export class Listener {
    */
   static async open(
     handler: Handler,
-    { host, port, limits = LIMITS }: { host: string; port: number; limits?: Limits },
+    { host, port, watch, limits = LIMITS }: { host: string; port: number; watch: ExchangeWatch; limits?: Limits },
   ): Promise<Listener> {
     const server = createServer({
       headersTimeout: limits.headersMs,
@@ -63,7 +82,7 @@ export class Listener {
       connectionsCheckingInterval: Math.min(1000, limits.headersMs / 2),
       maxHeaderSize: limits.headerBytes,
       noDelay: true,
-    }, (incoming, outgoing) => void answer(handler, { incoming, outgoing, stallMs: limits.stallMs }));
+    }, (incoming, outgoing) => void answer(handler, { incoming, outgoing, watch, stallMs: limits.stallMs }));
     server.maxConnections = limits.connections;
     const listening = Promise.withResolvers<void>();
     server.once("error", (cause) => listening.reject(listenError(cause, { host, port })));
@@ -97,25 +116,34 @@ function listenError(cause: Error & { code?: string }, { host, port }: { host: s
   return new Error(`Cannot listen on ${host}, port ${port}: ${is}; ${hint}`, { cause });
 }
 
-interface Exchange {
-  readonly incoming: IncomingMessage;
-  readonly outgoing: ServerResponse;
-  readonly stallMs: number;
-}
-
-async function answer(handler: Handler, { incoming, outgoing, stallMs }: Exchange): Promise<void> {
+async function answer(
+  handler: Handler,
+  { incoming, outgoing, watch, stallMs }: {
+    incoming: IncomingMessage;
+    outgoing: ServerResponse;
+    watch: ExchangeWatch;
+    stallMs: number;
+  },
+): Promise<void> {
+  const startMs = performance.now();
   const gone = new AbortController();
-  outgoing.once("close", () => outgoing.writableFinished || gone.abort());
+  outgoing.once("close", () => outgoing.writableFinished || gone.abort(new Error("The client has gone")));
   incoming.on("error", () => {}); // told by the body's reader, where there is one
   outgoing.on("error", () => {});
+  const { method = "", url = "" } = incoming;
+  const address = incoming.socket.remoteAddress ?? "";
+  let isWhole = false;
+  watch.begun();
   try {
     const request = requestOf(incoming, gone.signal);
-    const response = request instanceof Response
-      ? request
-      : await handler(request, { address: incoming.socket.remoteAddress ?? "" });
+    const response = request instanceof Response ? request : await handler(request, { address });
     await write(response, { outgoing, gone: gone.signal, stallMs });
+    isWhole = true;
   } catch {
     outgoing.destroy(); // the client reads an end that is none
+  } finally {
+    const [path, status] = [urlOf(url)?.pathname ?? "", outgoing.statusCode];
+    watch.ended({ address, method, path, status, ms: performance.now() - startMs, isWhole });
   }
 }
 
@@ -134,11 +162,11 @@ function requestOf(incoming: IncomingMessage, signal: AbortSignal): Request | Re
 }
 
 /** Reads a target: "/path?query", or a whole URL as for a proxy, whose host is not believed. */
-function urlOf(target: string): string | undefined {
+function urlOf(target: string): URL | undefined {
   const whole = target.startsWith("/") ? ANY_HOST + target : target;
   if (!/^https?:/i.test(whole) || !URL.canParse(whole)) return undefined;
   const { pathname, search } = new URL(whole);
-  return ANY_HOST + pathname + search;
+  return new URL(ANY_HOST + pathname + search);
 }
 
 /** Writes an answer as fast as the client takes it; a client that takes nothing for `stallMs` is cut off. */
@@ -148,9 +176,9 @@ async function write(
 ): Promise<void> {
   const reader = response.body?.getReader();
   const leave = () => void reader?.cancel().catch(() => {}); // what is still being generated ends
-  if (gone.aborted) return leave();
   gone.addEventListener("abort", leave, { once: true });
   try {
+    gone.throwIfAborted();
     outgoing.writeHead(response.status, [...response.headers].flat());
     outgoing.flushHeaders();
     for (let part; reader && !(part = await reader.read()).done;) {
@@ -169,7 +197,7 @@ async function write(
 /** Waits for an event of an answer; fails where its client goes first. */
 async function once(outgoing: ServerResponse, event: "drain" | "finish", gone: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const fail = () => reject(new Error("Cannot write: the client has gone"));
+  const fail = () => reject(gone.reason);
   if (gone.aborted) fail();
   outgoing.once(event, resolve);
   gone.addEventListener("abort", fail, { once: true });

@@ -1,16 +1,27 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { deadline } from "@std/async";
-import { type Handler, LIMITS, Listener } from "./listener.ts";
+import { type Exchange, type Handler, LIMITS, Listener } from "./listener.ts";
 
 const QUICK = { ...LIMITS, connections: 4, headersMs: 200, requestMs: 400, stallMs: 300 };
 
-async function withListener(handler: Handler, use: (port: number) => Promise<void>, limits = QUICK): Promise<void> {
-  const listener = await Listener.open(handler, { host: "127.0.0.1", port: 0, limits });
+const UNWATCHED = { begun() {}, ended() {} };
+
+/** Opens a port for a test; `ended` is filled with what is heard of its requests. */
+async function withListener(
+  handler: Handler,
+  use: (port: number, ended: Exchange[]) => Promise<void>,
+  limits = QUICK,
+): Promise<void> {
+  const ended: Exchange[] = [];
+  let open = 0;
+  const watch = { begun: () => void open++, ended: (exchange: Exchange) => void (open--, ended.push(exchange)) };
+  const listener = await Listener.open(handler, { host: "127.0.0.1", port: 0, watch, limits });
   try {
-    await deadline(use(listener.port), 20_000);
+    await deadline(use(listener.port, ended), 20_000);
   } finally {
     await listener.close();
   }
+  assertEquals(open, 0, "every request ends");
 }
 
 /** Sends bytes and reads until the server closes. */
@@ -128,11 +139,14 @@ Deno.test("Listener ends a connection whose handler throws, and says why a port 
   await withListener(failing, async (port) => {
     await assertRejects(() => fetch(`http://127.0.0.1:${port}/fail`));
     assertEquals(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "fine");
-    const error = await assertRejects(() => Listener.open(failing, { host: "127.0.0.1", port }), Error);
+    const error = await assertRejects(
+      () => Listener.open(failing, { host: "127.0.0.1", port, watch: UNWATCHED }),
+      Error,
+    );
     assertStringIncludes(error.message, `port ${port}: another program has this port; choose another with --port`);
   });
   for (const host of ["192.0.2.1", "no-such-host.invalid"]) {
-    const error = await assertRejects(() => Listener.open(failing, { host, port: 0 }), Error);
+    const error = await assertRejects(() => Listener.open(failing, { host, port: 0, watch: UNWATCHED }), Error);
     assertStringIncludes(error.message, "--host");
   }
 });

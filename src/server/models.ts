@@ -165,3 +165,15 @@ export interface ModelService {
   /** Refuses new requests, lets running ones end for up to `graceMs`, frees everything. */
   close(graceMs: number): Promise<void>;
 }
+
+/** Puts another generation in front of a service, which watches or changes what is asked and answered. */
+export function withGenerate(service: ModelService, generate: ModelService["generate"]): ModelService {
+  return {
+    generate,
+    list: () => service.list(),
+    tokenize: (model, text) => service.tokenize(model, text),
+    detokenize: (model, ids) => service.detokenize(model, ids),
+    stats: () => service.stats(),
+    close: (graceMs) => service.close(graceMs),
+  };
+}

@@ -1,0 +1,160 @@
+/** `nanochat serve`: the web page and the API over trained models, until it is stopped. */
+import { resolveBaseDir, type Stage } from "../data/base_dir.ts";
+import type { Quantization } from "../model/gpt.ts";
+import { chooseModel, type ChosenModel, findModel } from "../model/models.ts";
+import { describeSteps, findCheckpoint } from "../model/checkpoint_folder.ts";
+import { CheckpointError } from "../model/checkpoint_error.ts";
+import { ApiKey } from "../server/api_key.ts";
+import { isLoopback, parseHost, parseOrigin } from "../server/hosts.ts";
+import { ModelPool } from "../server/pool.ts";
+import { WebServer } from "../server/serve.ts";
+import { UsageError } from "./flags.ts";
+import type { Terminal } from "./progress.ts";
+import { EXIT, listenForStop } from "./signals.ts";
+import { VERSION } from "./version.ts";
+
+/** Flags of the command. */
+export interface ServeFlags {
+  readonly baseDir?: string;
+  readonly source: Stage | "";
+  readonly modelTag?: string;
+  /** -1 = the largest. */
+  readonly step: number;
+  /** Names by commas; without it the one model that source, tag and step choose. */
+  readonly model?: string;
+  readonly maxLoaded: number;
+  /** 0 = what memory allows. */
+  readonly rows: number;
+  readonly queue: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly maxTokens: number;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly showTools: boolean;
+  readonly host: string;
+  readonly port: number;
+  readonly apiKey?: string;
+  readonly apiKeyFile?: string;
+  readonly noAuth: boolean;
+  readonly allowedHost?: string;
+  readonly cors?: string;
+  /** Seconds. */
+  readonly grace: number;
+  readonly logPrompts: boolean;
+  readonly deviceType: "cpu" | "cuda" | "";
+  readonly threads: number;
+  readonly dtype: string;
+  readonly quantize: Quantization;
+}
+
+/** Until the page is bundled, what a browser is shown. */
+const PAGE = { html: "<!doctype html><title>nanochat</title>", logo: '<svg xmlns="http://www.w3.org/2000/svg"/>' };
+
+/** Runs the command; returns the exit code. */
+export async function serve(flags: ServeFlags, terminal: Terminal): Promise<number> {
+  const { host, port } = flags;
+  const allowedHosts = listOf(flags.allowedHost, "--allowed-host", (name) => parseHost(name)?.name);
+  const origins = listOf(flags.cors, "--cors", parseOrigin);
+  const key = readKey(flags, terminal);
+  if (key === undefined && !isLoopback(host) && !flags.noAuth) {
+    terminal.error(
+      `Cannot serve on ${host}: everyone who reaches this machine could ask, expected a key; set NANOCHAT_API_KEY or ` +
+        "--api-key-file, or write --no-auth",
+    );
+    return EXIT.REFUSED;
+  }
+  const models = chooseModels(resolveBaseDir(flags.baseDir), flags, terminal);
+  const stopped = Promise.withResolvers<void>();
+  using _stop = listenForStop({
+    first: () => {
+      terminal.warn(`Stopping; answers that are running have ${flags.grace} s to end, a second Ctrl-C stops at once`);
+      stopped.resolve();
+    },
+    second: () => Deno.exit(EXIT.STOPPED_AT_ONCE),
+  });
+  const { deviceType, threads, dtype, quantize, rows, maxLoaded, queue } = flags;
+  const pool = new ModelPool(models, { deviceType, threads, dtype, quantize, rows, maxLoaded, maxQueued: queue });
+  const { temperature, topK, maxTokens, timeout, showTools } = flags;
+  try {
+    const server = await WebServer.open(pool, {
+      ...{ host, port, allowedHosts, origins, key, log: terminal, logTexts: flags.logPrompts },
+      machine: { hostname: Deno.hostname(), addresses: Deno.networkInterfaces().map(({ address }) => address) },
+      app: {
+        page: PAGE,
+        devices: [deviceType || "cpu"],
+        version: VERSION,
+        defaults: { temperature, topK, maxTokens },
+        deadlineMs: timeout * 1000,
+        showTools,
+      },
+    });
+    terminal.result(server.url, { url: server.url });
+    await Promise.race([stopped.promise, pool.load(pool.list()[0].id)]);
+    terminal.info(`Talk at ${server.url}; programs that speak OpenAI's API find it at ${server.url}/v1; Ctrl-C stops`);
+    await stopped.promise;
+    await server.close(flags.grace * 1000);
+  } catch (error) {
+    await pool.close(0);
+    throw error;
+  }
+  return EXIT.DONE;
+}
+
+/** Reads the values of a list; "" and undefined are none. */
+function listOf(list: string | undefined, flag: string, read: (text: string) => string | undefined): string[] {
+  return (list ?? "").split(",").map((text) => text.trim()).filter((text) => text !== "").map((text) => {
+    const value = read(text);
+    if (value !== undefined) return value;
+    const expected = flag === "--cors" ? 'origins such as "https://example.org"' : 'names such as "chat.example.org"';
+    throw new UsageError(`Cannot read ${flag}: ${JSON.stringify(text)}, expected ${expected}`);
+  });
+}
+
+/** Takes the key from where it is given. */
+function readKey({ apiKey, apiKeyFile }: ServeFlags, terminal: Terminal): ApiKey | undefined {
+  if (!apiKeyFile) return apiKey ? new ApiKey(apiKey) : undefined;
+  if (apiKey) {
+    throw new UsageError("Cannot choose a key: both NANOCHAT_API_KEY and --api-key-file are set, expected one");
+  }
+  const path = apiKeyFile === "-" ? "/dev/stdin" : apiKeyFile;
+  const text = Deno.readTextFileSync(path);
+  const { mode, isFile } = Deno.statSync(path);
+  if (isFile && mode !== null && (mode & 0o077) !== 0) {
+    terminal.warn(`Other users of this machine may read the key in "${apiKeyFile}"; "chmod 600" keeps them out`);
+  }
+  return new ApiKey(text.split(/\r?\n/)[0].trim());
+}
+
+/** Finds the models that may be asked for, the default one first. */
+function chooseModels(base: string, flags: ServeFlags, log: Terminal): ChosenModel[] {
+  const { source, modelTag: tag, step, model } = flags;
+  const names = (model ?? "").split(",").map((name) => name.trim()).filter((name) => name !== "");
+  if (names.length === 0) {
+    const chosen = chooseModel(base, { source: source || undefined, tag, step: step < 0 ? undefined : step, log });
+    log.info(chosen.why);
+    return [chosen];
+  }
+  if (source || tag || step >= 0) {
+    throw new UsageError(
+      "Cannot choose models: --model is given beside --source, --model-tag or --step, expected one way",
+    );
+  }
+  return names.map((text) => namedModel(base, text, log));
+}
+
+/** Finds `NAME` or `NAME@STEP`. */
+function namedModel(base: string, text: string, log: Terminal): ChosenModel {
+  const [_, name, at] = /^(.*?)(?:@(\d+))?$/.exec(text)!;
+  const model = findModel(base, name);
+  const step = at === undefined ? undefined : Number(at);
+  const found = findCheckpoint(model.folder, { step, modelOnly: true, log });
+  if (found === undefined) {
+    const is = `${describeSteps(model.steps)}, none of which can be used`;
+    throw new CheckpointError(
+      "missing",
+      `Cannot serve "${name}": it holds ${is}; "nanochat models inspect ${name}" says why`,
+    );
+  }
+  return { ...found, name: model.name, source: model.stage, tag: model.tag, run: model.run, why: "" };
+}
