@@ -134,7 +134,7 @@ export function testFiles(kind: Kind): string[] {
 }
 
 /** Tests of the command line that the single file must pass too: from text to an answer, a resumed training, programs of a model. */
-const BINARY_TOO = ["cli/usage", "cli/train", "cli/chat", "cli/eval", "engine/execution"].map((name) =>
+const BINARY_TOO = ["cli/usage", "cli/train", "cli/chat", "cli/serve", "cli/eval", "engine/execution"].map((name) =>
   `src/${name}_cli_test.ts`
 );
 

@@ -19,7 +19,7 @@ import {
   TRAIN,
 } from "./flag_sets.ts";
 import { atLeast, bool, type FlagTable, float, int, oneOf, positiveOrOff, string, UsageError } from "./flags.ts";
-import { COMPUTE, IMPORT, MODEL, RUN, SAMPLING } from "./model_flags.ts";
+import { COMPUTE, IMPORT, MODEL, RUN, SAMPLING, SERVE } from "./model_flags.ts";
 import { MID, RL, SFT } from "./stage_flag_sets.ts";
 
 const BATCH_TOKENS = int(4096, {
@@ -57,6 +57,9 @@ const BENCHES = Object.entries(BENCH).map(([form, flags]) =>
 const COMPLETIONS_USE = `bash: source <(nanochat completions bash), in ~/.bashrc
 zsh:  source <(nanochat completions zsh), in ~/.zshrc behind compinit
 fish: nanochat completions fish > ~/.config/fish/completions/nanochat.fish`;
+
+const SERVE_DETAILS = `Only this machine reaches it, unless --host says otherwise; then clients must send a key, or
+--no-auth is written. Ctrl-C lets running answers end, a second one stops at once.`;
 
 const EXPORT = {
   ...MODEL,
@@ -312,6 +315,13 @@ export const COMMANDS: readonly Command[] = [
       ...COMPUTE,
     },
     run: async (invocation) => await (await import("./chat_command.ts")).chat(invocation),
+  }),
+  command({
+    name: "serve",
+    summary: "serves a web page to chat on and an API that OpenAI's clients speak",
+    details: SERVE_DETAILS,
+    flags: SERVE,
+    run: async ({ values, terminal }) => await (await import("./serve_command.ts")).serve(values, terminal),
   }),
   command({
     name: "export hf",

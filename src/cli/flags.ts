@@ -29,6 +29,8 @@ export interface Flag<T extends FlagValue | undefined = FlagValue | undefined> {
   readonly short?: string;
   /** Never taken from the command line, which every user of a machine can read, and never shown. */
   readonly secret?: true;
+  /** Given several times, the texts are joined by commas; otherwise the last one counts. */
+  readonly many?: boolean;
   /** Further environment variables that set it, beside `NANOCHAT_<FLAG>`. */
   readonly env?: readonly string[];
   /** Returns what was expected, "at least 1", where the value is not acceptable. */

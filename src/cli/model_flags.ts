@@ -1,7 +1,7 @@
 /** Flags of the commands that open a trained model. */
 import { STAGES } from "../data/base_dir.ts";
-import { DEVICE, PRICE, QUANTIZE } from "./flag_sets.ts";
-import { atLeast, between, bool, type FlagTable, float, int, oneOf, string } from "./flags.ts";
+import { API_KEY, DEVICE, PRICE, QUANTIZE } from "./flag_sets.ts";
+import { atLeast, between, bool, duration, type FlagTable, float, int, oneOf, string } from "./flags.ts";
 
 /** Which model; without any of them, the furthest stage of what was trained last. */
 export const MODEL = {
@@ -42,6 +42,39 @@ export const COMPUTE = {
   ...DEVICE,
   dtype: { ...DEVICE.dtype, short: "d" },
   ...QUANTIZE,
+} as const satisfies FlagTable;
+
+/** The server: names and defaults of the reference where it has the flag. */
+export const SERVE = {
+  ...MODEL,
+  model: string(undefined, {
+    help: "models that may be asked for, as in --model=sft/d4@700,base/d4; the first one is the default",
+    many: true,
+  }),
+  "max-loaded": int(1, { help: "models in memory at a time; the one not used for longest leaves", check: atLeast(1) }),
+  rows: int(0, { help: "answers at a time; 0 = what memory allows, at most 32", check: atLeast(0) }),
+  queue: int(128, { help: "requests that may wait for a row; beyond them the answer is 429", check: atLeast(0) }),
+  temperature: { ...SAMPLING.temperature, default: 0.8, help: "where a request names none", check: between(0, 2) },
+  "top-k": { ...SAMPLING["top-k"], help: "where a request names none; 0 = all tokens" },
+  "max-tokens": { ...SAMPLING["max-tokens"], default: 512, help: "length of an answer where a request names none" },
+  timeout: duration(600, { help: "time that a request may take", check: atLeast(1) }),
+  "show-tools": bool(false, { help: "puts the calculator's calls and results into the text of answers too" }),
+  host: string("127.0.0.1", { help: "address to listen on; 0.0.0.0 = all of this machine" }),
+  port: int(8000, { help: "0 = any that is free", short: "p", check: between(0, 65535) }),
+  ...API_KEY,
+  auth: bool(true, { help: "--no-auth: without a key everyone may ask who reaches --host" }),
+  "allowed-host": string(undefined, {
+    help: "further names under which the server may be asked, as behind a proxy",
+    many: true,
+  }),
+  cors: string(undefined, {
+    help: "origins of web pages elsewhere that may ask, such as https://example.org",
+    many: true,
+  }),
+  grace: duration(30, { help: "time for running answers to end when the server is stopped", check: atLeast(0) }),
+  "log-prompts": bool(false, { help: "tells what is asked and answered; otherwise only who asks for what" }),
+  ...COMPUTE,
+  threads: { ...COMPUTE.threads, help: "CPU threads; 0 = one less than the physical cores" },
 } as const satisfies FlagTable;
 
 /** Recipes. */

@@ -168,7 +168,8 @@ export function parse(sources: Sources): Parsed {
     const texts: string[] | undefined = args[name];
     if (name === "config" || !texts || texts.length === 0) continue;
     const where = `--${name}`;
-    set(name, { value: convertFlag(flag, texts[texts.length - 1], { where }), origin: where });
+    const text = flag.many ? texts.join(",") : texts[texts.length - 1];
+    set(name, { value: convertFlag(flag, text, { where }), origin: where });
   }
   return { settings, positional: sources.takesPositional ? bare : [] };
 }

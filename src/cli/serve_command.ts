@@ -6,12 +6,14 @@ import { describeSteps, findCheckpoint } from "../model/checkpoint_folder.ts";
 import { CheckpointError } from "../model/checkpoint_error.ts";
 import { ApiKey } from "../server/api_key.ts";
 import { isLoopback, parseHost, parseOrigin } from "../server/hosts.ts";
+import { readPage } from "../server/page_asset.ts";
 import { ModelPool } from "../server/pool.ts";
-import { WebServer } from "../server/serve.ts";
+import { type ServeOptions, WebServer } from "../server/serve.ts";
+import { readApiKey } from "./api_key.ts";
 import { UsageError } from "./flags.ts";
 import type { Terminal } from "./progress.ts";
 import { EXIT, listenForStop } from "./signals.ts";
-import { VERSION } from "./version.ts";
+import { VERSION_NUMBER } from "./version.ts";
 
 /** Flags of the command. */
 export interface ServeFlags {
@@ -36,7 +38,7 @@ export interface ServeFlags {
   readonly port: number;
   readonly apiKey?: string;
   readonly apiKeyFile?: string;
-  readonly noAuth: boolean;
+  readonly auth: boolean;
   readonly allowedHost?: string;
   readonly cors?: string;
   /** Seconds. */
@@ -48,22 +50,17 @@ export interface ServeFlags {
   readonly quantize: Quantization;
 }
 
-/** Until the page is bundled, what a browser is shown. */
-const PAGE = { html: "<!doctype html><title>nanochat</title>", logo: '<svg xmlns="http://www.w3.org/2000/svg"/>' };
-
 /** Runs the command; returns the exit code. */
 export async function serve(flags: ServeFlags, terminal: Terminal): Promise<number> {
-  const { host, port } = flags;
-  const allowedHosts = listOf(flags.allowedHost, "--allowed-host", (name) => parseHost(name)?.name);
-  const origins = listOf(flags.cors, "--cors", parseOrigin);
-  const key = readKey(flags, terminal);
-  if (key === undefined && !isLoopback(host) && !flags.noAuth) {
+  const access = await readAccess(flags, terminal);
+  if (access.key === undefined && !isLoopback(flags.host) && flags.auth) {
     terminal.error(
-      `Cannot serve on ${host}: everyone who reaches this machine could ask, expected a key; set NANOCHAT_API_KEY or ` +
-        "--api-key-file, or write --no-auth",
+      `Cannot serve on ${flags.host}: everyone who reaches this machine could ask, expected a key; set NANOCHAT_API_KEY ` +
+        "or --api-key-file, or write --no-auth",
     );
     return EXIT.REFUSED;
   }
+  const page = await readPage();
   const models = chooseModels(resolveBaseDir(flags.baseDir), flags, terminal);
   const stopped = Promise.withResolvers<void>();
   using _stop = listenForStop({
@@ -75,19 +72,12 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   });
   const { deviceType, threads, dtype, quantize, rows, maxLoaded, queue } = flags;
   const pool = new ModelPool(models, { deviceType, threads, dtype, quantize, rows, maxLoaded, maxQueued: queue });
-  const { temperature, topK, maxTokens, timeout, showTools } = flags;
   try {
     const server = await WebServer.open(pool, {
-      ...{ host, port, allowedHosts, origins, key, log: terminal, logTexts: flags.logPrompts },
-      machine: { hostname: Deno.hostname(), addresses: Deno.networkInterfaces().map(({ address }) => address) },
-      app: {
-        page: PAGE,
-        devices: [deviceType || "cpu"],
-        version: VERSION,
-        defaults: { temperature, topK, maxTokens },
-        deadlineMs: timeout * 1000,
-        showTools,
-      },
+      ...access,
+      page,
+      app: appOptions(flags),
+      ...surroundings(flags, terminal),
     });
     terminal.result(server.url, { url: server.url });
     await Promise.race([stopped.promise, pool.load(pool.list()[0].id)]);
@@ -101,6 +91,35 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
   return EXIT.DONE;
 }
 
+/** Says what the routes need of the flags. */
+function appOptions({ deviceType, temperature, topK, maxTokens, timeout, showTools }: ServeFlags): ServeOptions["app"] {
+  return {
+    devices: [deviceType || "cpu"],
+    version: VERSION_NUMBER,
+    defaults: { temperature, topK, maxTokens },
+    deadlineMs: timeout * 1000,
+    showTools,
+  };
+}
+
+/** Says where the server listens, on which machine, and where it tells what happens. */
+function surroundings({ host, port, logPrompts }: ServeFlags, log: Terminal) {
+  const addresses = Deno.networkInterfaces().map(({ address }) => address);
+  return { host, port, machine: { hostname: Deno.hostname(), addresses }, log, logTexts: logPrompts };
+}
+
+/** Reads who may ask. */
+async function readAccess(
+  flags: ServeFlags,
+  terminal: Terminal,
+): Promise<Pick<ServeOptions, "allowedHosts" | "origins" | "key">> {
+  return {
+    allowedHosts: listOf(flags.allowedHost, "--allowed-host", (name) => parseHost(name)?.name),
+    origins: listOf(flags.cors, "--cors", parseOrigin),
+    key: await readKey(flags, terminal),
+  };
+}
+
 /** Reads the values of a list; "" and undefined are none. */
 function listOf(list: string | undefined, flag: string, read: (text: string) => string | undefined): string[] {
   return (list ?? "").split(",").map((text) => text.trim()).filter((text) => text !== "").map((text) => {
@@ -111,19 +130,14 @@ function listOf(list: string | undefined, flag: string, read: (text: string) => 
   });
 }
 
-/** Takes the key from where it is given. */
-function readKey({ apiKey, apiKeyFile }: ServeFlags, terminal: Terminal): ApiKey | undefined {
-  if (!apiKeyFile) return apiKey ? new ApiKey(apiKey) : undefined;
-  if (apiKey) {
-    throw new UsageError("Cannot choose a key: both NANOCHAT_API_KEY and --api-key-file are set, expected one");
+/** Reads the key that clients must send. */
+async function readKey(flags: ServeFlags, terminal: Terminal): Promise<ApiKey | undefined> {
+  const key = await readApiKey(flags);
+  const mode = flags.apiKeyFile ? (await Deno.stat(flags.apiKeyFile)).mode ?? 0 : 0;
+  if ((mode & 0o077) !== 0) {
+    terminal.warn(`Other users of this machine may read the key in "${flags.apiKeyFile}"; "chmod 600" keeps them out`);
   }
-  const path = apiKeyFile === "-" ? "/dev/stdin" : apiKeyFile;
-  const text = Deno.readTextFileSync(path);
-  const { mode, isFile } = Deno.statSync(path);
-  if (isFile && mode !== null && (mode & 0o077) !== 0) {
-    terminal.warn(`Other users of this machine may read the key in "${apiKeyFile}"; "chmod 600" keeps them out`);
-  }
-  return new ApiKey(text.split(/\r?\n/)[0].trim());
+  return key === undefined ? undefined : new ApiKey(key);
 }
 
 /** Finds the models that may be asked for, the default one first. */

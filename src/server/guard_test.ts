@@ -9,7 +9,9 @@ const KEY = "correct-horse";
 /** An app behind the guard, asked as a browser or a program asks. */
 function guarded(options: Partial<GuardOptions> = {}) {
   const all = { hosts: HOSTS, origins: [], ...options };
-  const { app, service } = testApp(undefined, { middleware: [safeHeaders(all), guard(all)] });
+  const { app, service } = testApp(undefined, {
+    middleware: [safeHeaders({ ...all, pagePolicy: "default-src 'none'; img-src data:" }), guard(all)],
+  });
   const ask = (path: string, headers: Record<string, string> = {}, init: RequestInit = {}) =>
     Promise.resolve(app.request(path, { ...init, headers: { host: "localhost:8000", ...headers } }));
   return { ask, service };
@@ -135,7 +137,12 @@ Deno.test("guard() refuses a stranger before it reads what was sent", async () =
 Deno.test("safeHeaders() are on every answer", async () => {
   const { ask } = guarded();
   const answers = [ask("/"), ask("/nowhere"), ask("/v1/models", { host: "evil.org" }), ask("/tokenize", {}, post())];
-  for (const { headers } of await Promise.all(answers)) {
+  for (const [i, { headers }] of (await Promise.all(answers)).entries()) {
+    assertEquals(
+      headers.get("content-security-policy")!.includes("img-src data:"),
+      i === 0,
+      "the page alone shows pictures",
+    );
     assertEquals(headers.get("x-content-type-options"), "nosniff");
     assertEquals(headers.get("x-frame-options"), "DENY");
     assertEquals(headers.get("cross-origin-resource-policy"), "same-origin");

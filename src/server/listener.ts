@@ -50,6 +50,8 @@ export interface ExchangeWatch {
   ended(exchange: Exchange): void;
 }
 
+const UNWATCHED: ExchangeWatch = { begun() {}, ended() {} };
+
 /** Answers a request of a client; `signal` of the request aborts when the client has gone. */
 export type Handler = (request: Request, client: { readonly address: string }) => Response | Promise<Response>;
 
@@ -73,7 +75,12 @@ export class Listener {
    */
   static async open(
     handler: Handler,
-    { host, port, watch, limits = LIMITS }: { host: string; port: number; watch: ExchangeWatch; limits?: Limits },
+    { host, port, watch = UNWATCHED, limits = LIMITS }: {
+      host: string;
+      port: number;
+      watch?: ExchangeWatch;
+      limits?: Limits;
+    },
   ): Promise<Listener> {
     const server = createServer({
       headersTimeout: limits.headersMs,
@@ -106,11 +113,14 @@ export class Listener {
   }
 }
 
+const NO_ADDRESS = ["this machine has no such address", "choose one of its own with --host"];
+
 function listenError(cause: Error & { code?: string }, { host, port }: { host: string; port: number }): Error {
   const [is, hint] = {
     EADDRINUSE: ["another program has this port", "choose another with --port, 0 = any that is free"],
     EACCES: ["the system keeps this port for administrators", "choose one from 1024 on with --port"],
-    EADDRNOTAVAIL: ["this machine has no such address", "choose one of its own with --host"],
+    EADDRNOTAVAIL: NO_ADDRESS,
+    EINVAL: NO_ADDRESS, // what Deno makes of it
     ENOTFOUND: ["there is no host of this name", "choose an address of this machine with --host"],
   }[cause.code ?? ""] ?? [cause.message, "choose others with --host and --port"];
   return new Error(`Cannot listen on ${host}, port ${port}: ${is}; ${hint}`, { cause });

@@ -4,8 +4,6 @@ import { type Exchange, type Handler, LIMITS, Listener } from "./listener.ts";
 
 const QUICK = { ...LIMITS, connections: 4, headersMs: 200, requestMs: 400, stallMs: 300 };
 
-const UNWATCHED = { begun() {}, ended() {} };
-
 /** Opens a port for a test; `ended` is filled with what is heard of its requests. */
 async function withListener(
   handler: Handler,
@@ -140,13 +138,13 @@ Deno.test("Listener ends a connection whose handler throws, and says why a port 
     await assertRejects(() => fetch(`http://127.0.0.1:${port}/fail`));
     assertEquals(await (await fetch(`http://127.0.0.1:${port}/`)).text(), "fine");
     const error = await assertRejects(
-      () => Listener.open(failing, { host: "127.0.0.1", port, watch: UNWATCHED }),
+      () => Listener.open(failing, { host: "127.0.0.1", port }),
       Error,
     );
     assertStringIncludes(error.message, `port ${port}: another program has this port; choose another with --port`);
   });
   for (const host of ["192.0.2.1", "no-such-host.invalid"]) {
-    const error = await assertRejects(() => Listener.open(failing, { host, port: 0, watch: UNWATCHED }), Error);
+    const error = await assertRejects(() => Listener.open(failing, { host, port: 0 }), Error);
     assertStringIncludes(error.message, "--host");
   }
 });

@@ -289,7 +289,7 @@ export class ModelPool implements ModelService {
     this.#waiting = this.#waiting.filter((waiting) => waiting !== ticket);
     ticket.slot?.remove(ticket.id);
     this.#fill();
-    if (this.#tickets.size === 0) this.#drained.resolve();
+    if (this.#isClosing && this.#tickets.size === 0) this.#drained.resolve();
   }
 }
 

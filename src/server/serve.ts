@@ -11,6 +11,7 @@ import { type Machine, ownHosts, urlHost } from "./hosts.ts";
 import { type ExchangeWatch, Listener } from "./listener.ts";
 import { Metrics } from "./metrics.ts";
 import type { ModelService } from "./models.ts";
+import type { PageAsset } from "./page_asset.ts";
 import { exchangeLine, logTexts } from "./request_log.ts";
 
 /** Where a server listens, whom it answers, and what it tells. */
@@ -25,7 +26,8 @@ export interface ServeOptions {
   /** Without it nobody needs one. */
   readonly key?: ApiKey;
   readonly machine: Machine;
-  readonly app: Omit<AppOptions, "service" | "middleware" | "onFailure">;
+  readonly page: PageAsset;
+  readonly app: Omit<AppOptions, "service" | "page" | "middleware" | "onFailure">;
   readonly log: Log;
   /** Also tells what is asked and answered. */
   readonly logTexts: boolean;
@@ -58,10 +60,11 @@ export class WebServer {
     const hosts = ownHosts(host, { allowed: options.allowedHosts, machine: options.machine });
     const app = createApp({
       ...options.app,
+      page: options.page,
       service: options.logTexts ? logTexts(metrics.watched, log) : metrics.watched,
       middleware: [
         metrics.count(),
-        safeHeaders({ origins }),
+        safeHeaders({ origins, pagePolicy: options.page.policy }),
         guard({ hosts, origins, key: options.key }),
         open.refuseLate(),
       ],

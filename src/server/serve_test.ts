@@ -18,8 +18,12 @@ async function withServer(
   const server = await WebServer.open(service, {
     ...{ host: "127.0.0.1", port: 0, allowedHosts: [], origins: [], log, logTexts: false },
     machine: { hostname: "box", addresses: [] },
+    page: {
+      html: "<!doctype html><title>nanochat</title>",
+      logo: "<svg/>",
+      policy: "default-src 'none'; img-src data:",
+    },
     app: {
-      page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>" },
       devices: ["cpu"],
       version: "0",
       defaults: { temperature: 0.8, topK: 50, maxTokens: 512 },
@@ -44,7 +48,9 @@ function ask(server: WebServer, body: object = {}): Promise<Response> {
 
 Deno.test("WebServer answers, watched by metrics and log, which tells no texts", () =>
   withServer(() => ["Hel", "lo"], async ({ server, lines }) => {
-    assertEquals((await (await fetch(server.url)).text()).slice(0, 15), "<!doctype html>");
+    const page = await fetch(server.url);
+    assertEquals(page.headers.get("content-security-policy"), "default-src 'none'; img-src data:");
+    assertStringIncludes(await page.text(), "<!doctype html>");
     const streamed = await (await ask(server)).text();
     assertStringIncludes(streamed, "data: [DONE]");
     const metrics = await (await fetch(`${server.url}/metrics`)).text();
