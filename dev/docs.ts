@@ -28,6 +28,7 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
   },
   { begins: "nanochat chat --", reason: "needs a trained model or a server: src/cli/chat_cli_test.ts" },
   { begins: "nanochat chat -p - ", reason: "needs a trained model: src/cli/chat_cli_test.ts" },
+  { begins: "curl -sS", reason: "dev/clients_test.ts runs the lines of docs/clients.md" },
   { begins: "nanochat run ", reason: "a whole recipe: src/cli/run_slow_test.ts" },
 ];
 
@@ -125,7 +126,7 @@ export function checkUnrun(line: string): void {
     const text = readPage(program);
     const unknown = args.find((arg) => arg.startsWith("--") && !text.includes(`"${arg}"`));
     if (unknown !== undefined) throw missing(`${program} has no flag ${unknown}`);
-  } else {
+  } else if (isCall(line)) {
     const unknown = unknownPart(line);
     if (unknown !== undefined) throw missing(unknown);
   }

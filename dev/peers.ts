@@ -4,7 +4,7 @@
  * A set is a list of exact versions, `dev/peers/<set>.txt`, with `constraints.txt` for what those need in turn. `quick` installs in
  * seconds; `full` adds PyTorch and transformers to it. Where a set cannot be installed, its tests fail in CI and are skipped elsewhere.
  */
-import { join } from "@std/path";
+import { join, resolve } from "@std/path";
 import { runChild } from "./process.ts";
 import { ROOT } from "./setup.ts";
 
@@ -56,7 +56,7 @@ export async function installPeers(set: PeerSet): Promise<void> {
 }
 
 /**
- * Runs a Python program of this checkout in `.peers/`; returns what it printed.
+ * Runs a Python program in `.peers/`, named by its path from the root or whole; returns what it printed.
  *
  * @throws {Error} with its output where it fails.
  */
@@ -68,7 +68,7 @@ export async function runPython(
   const env = { PYTHONDONTWRITEBYTECODE: "1", PYTHONUTF8: "1", TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1" };
   const { code, stdout, output } = await runChild({
     command: PYTHON,
-    args: [join(ROOT, program), ...args],
+    args: [resolve(ROOT, program), ...args],
     stdin,
     deadlineMs,
     env,
