@@ -197,9 +197,8 @@ function undo(_: string, { conversation, terminal }: ChatOptions): void {
 
 function retry(_: string, { conversation, terminal }: ChatOptions): Next {
   if (conversation.questions === 0) throw new ChatError("Cannot retry: nothing was asked yet");
-  const { seed, temperature } = conversation.settings;
-  const isSame = conversation.unanswered === undefined && (seed !== undefined || temperature === 0);
-  if (isSame) {
+  const { seed } = conversation.settings;
+  if (conversation.isRepeatable) {
     terminal.tell(`The answer will be the same: ${seed === undefined ? "the temperature is 0" : `/seed is ${seed}`}`);
   }
   return "answer";

@@ -8,8 +8,10 @@ import type { Message } from "../data/conversation.ts";
 import { joinPieces, type Piece } from "../engine/answer.ts";
 import type { AnswerFigures, AnswerSettings, ChatPartner } from "./chat_partner.ts";
 
-/** The last answer in figures. */
+/** The last answer in figures, and what it was asked for with. */
 export interface LastAnswer extends AnswerFigures {
+  readonly model: string;
+  readonly settings: AnswerSettings;
   /** Time to its first piece, and from there to its end. */
   readonly firstMs: number;
   readonly restMs: number;
@@ -21,14 +23,30 @@ export class Conversation {
   readonly partner: ChatPartner;
   /** How the next answer is drawn. */
   settings: AnswerSettings;
-  /** Text that the conversation begins with; "" = none. */
-  system = "";
+  #system = "";
   #turns: Message[] = [];
   #last: LastAnswer | undefined;
 
   constructor(partner: ChatPartner, settings: AnswerSettings) {
     this.partner = partner;
     this.settings = settings;
+  }
+
+  /** Text that the conversation begins with; "" = none. */
+  get system(): string {
+    return this.#system;
+  }
+
+  set system(text: string) {
+    this.#system = text;
+    this.#last = undefined;
+  }
+
+  /** Whether asking again would give the same answer: it was drawn with the same seed, or without one at temperature 0. */
+  get isRepeatable(): boolean {
+    const { seed, temperature } = this.settings;
+    const isSame = this.#last?.settings === this.settings && this.#last.model === this.partner.model;
+    return isSame && this.unanswered === undefined && (seed !== undefined || temperature === 0);
   }
 
   /** What was said, the system message first: a conversation as training data has it. */
@@ -99,12 +117,14 @@ export class Conversation {
 
   async *#answer(signal?: AbortSignal): AsyncGenerator<Piece, void, void> {
     const pieces: Piece[] = [];
+    const { settings, partner } = this;
+    const { model } = partner;
     const started = performance.now();
     let firstMs = 0;
     let figures: AnswerFigures = {};
     let hasFailed = true;
     try {
-      for await (const heard of this.partner.answer(this.messages, { settings: this.settings, signal })) {
+      for await (const heard of partner.answer(this.messages, { settings, signal })) {
         if (heard.kind === "figures") {
           figures = { ...figures, ...heard.figures };
           continue;
@@ -115,7 +135,7 @@ export class Conversation {
       }
       hasFailed = false;
     } finally {
-      this.#last = { ...figures, firstMs, restMs: performance.now() - started - firstMs };
+      this.#last = { ...figures, model, settings, firstMs, restMs: performance.now() - started - firstMs };
       const isStoppedAtOnce = signal?.aborted && pieces.length === 0;
       if (!hasFailed && !isStoppedAtOnce) this.#turns.push({ role: "assistant", content: joinPieces(pieces) });
     }

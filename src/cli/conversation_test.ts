@@ -109,8 +109,25 @@ Deno.test("Conversation keeps tool calls as parts and the last figures of an ans
     { type: "python_output", text: "42" },
     { type: "text", text: "." },
   ]);
-  const { firstMs: _, restMs: __, ...figures } = conversation.last!;
+  const { firstMs: _, restMs: __, model, settings, ...figures } = conversation.last!;
+  assertEquals([model, settings], ["first", conversation.settings]);
   assertEquals(figures, { promptTokens: 5, contextLen: 64, answerTokens: 9, isCut: false });
   conversation.undo();
   assertEquals(conversation.last, undefined);
+});
+
+Deno.test("Conversation.isRepeatable is true where the last answer was asked for in the same way and drawn the same", async () => {
+  const { partner, conversation } = converse(["a"], ["b"]);
+  assertEquals(conversation.isRepeatable, false);
+  await answerOf(conversation.ask("?"));
+  assertEquals(conversation.isRepeatable, true);
+  partner.model = "second";
+  assertEquals(conversation.isRepeatable, false);
+  partner.model = "first";
+  conversation.settings = { ...conversation.settings, seed: 8 };
+  assertEquals(conversation.isRepeatable, false);
+  await answerOf(conversation.retry());
+  assertEquals(conversation.isRepeatable, true);
+  conversation.system = "S";
+  assertEquals(conversation.isRepeatable, false);
 });
