@@ -5,6 +5,7 @@
  * Whatever fails here ends the model, not the thread: the pool hears "failed", and may send "open" again.
  */
 import { LoadedModel } from "../engine/load.ts";
+import { openLibrary } from "../native/load.ts";
 import { Device } from "../tensor/device.ts";
 import { Generations } from "./generations.ts";
 import { ServiceError } from "./models.ts";
@@ -18,8 +19,9 @@ export interface WorkerScope {
   close(): void;
 }
 
-/** Serves the thread that runs this module. */
+/** Serves the thread that runs this module. Its library is opened now, so that no file of the program is opened while it serves. */
 export function serveThread(scope: WorkerScope): void {
+  openLibrary("cpu");
   const worker = new ModelWorker(scope);
   scope.onmessage = ({ data }) => worker.receive(data);
 }
