@@ -43,7 +43,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "kernels_cu": "the C header that a CUDA library will implement",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
   "docs":
-    "for users: own data, tasks, evaluation, chats, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
+    "for users: own data, tasks, evaluation, chats, the server's API and its clients, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",

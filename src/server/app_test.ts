@@ -1,6 +1,9 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { deadline } from "@std/async";
+import { TestRandom, testRuns, testSeed } from "../../dev/testing.ts";
 import { ApiError } from "./errors.ts";
 import { ENDPOINTS } from "./endpoints.ts";
+import { Listener } from "./listener.ts";
 import { ServiceError, type ServiceErrorCode } from "./models.ts";
 import { post, readEvents, testApp } from "./app_testing.ts";
 
@@ -165,4 +168,73 @@ Deno.test("a body that is no JSON object in UTF-8 is a clean 400", async () => {
     if (code !== "") assertEquals(answer.error.message.length < 2000, true, shown);
     assertEquals(JSON.stringify(answer).isWellFormed(), true);
   }
+});
+
+Deno.test("a client that closes its connection ends its generation", async () => {
+  const { app, service } = testApp(() => ["a", new Promise<void>(() => {})]);
+  const listener = await Listener.open((request) => app.fetch(request), { host: "127.0.0.1", port: 0 });
+  try {
+    for (const stream of [true, false]) {
+      const gone = new AbortController();
+      const answer = fetch(`http://127.0.0.1:${listener.port}${CHAT}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ messages, stream }),
+        signal: gone.signal,
+      });
+      const isDone = stream ? (await answer).text() : answer;
+      const until = async (active: number) => {
+        while (service.active !== active) await new Promise((resolve) => setTimeout(resolve, 1));
+      };
+      await deadline(until(1), 10_000);
+      gone.abort();
+      await isDone.then(() => {}, () => {});
+      await deadline(until(0), 10_000);
+    }
+    assertEquals(service.cancelled, 2);
+  } finally {
+    await listener.close();
+  }
+});
+
+Deno.test("no body makes the server fail, however its values are exchanged", async () => {
+  const { app, failures } = testApp();
+  const random = new TestRandom(testSeed());
+  const chat = {
+    ...{ messages: [...messages, { role: "assistant", content: [{ type: "python", text: "1" }] }], model: "d4", n: 2 },
+    ...{ stop: ["a"], logit_bias: { 1: 1 }, logprobs: true, top_logprobs: 1, stream: true, stream_options: {} },
+  };
+  const bodies: Record<string, object> = {
+    [CHAT]: chat,
+    "/v1/completions": { prompt: [[1, 2], [3]], echo: true, logprobs: 1, max_tokens: 1, seed: 1 },
+    "/chat/completions": { messages, temperature: 1, top_k: 1, max_tokens: 1 },
+    "/tokenize": { prompt: "a" },
+    "/detokenize": { tokens: [1, 2] },
+  };
+  const values = [
+    "null",
+    "[]",
+    "{}",
+    "-1",
+    "1e400",
+    "1e-400",
+    '""',
+    '"\\ud800"',
+    "[[[[[]]]]]",
+    "true",
+    '{"__proto__":1}',
+  ];
+  for (const [path, body] of Object.entries(bodies)) {
+    const text = JSON.stringify(body);
+    const places = [...text.matchAll(/(?<=[:,[])(?:"[^"]*"(?!:)|\d+|true|\[[^[\]]*\])/g)];
+    for (let round = 0; round < testRuns(60); round++) {
+      const { index, 0: { length } } = random.pick(places);
+      const changed = text.slice(0, index) + random.pick(values) + text.slice(index + length);
+      const response = await post(app, path, changed);
+      const isClean = response.status === 200 || (response.status >= 400 && response.status < 500);
+      assertEquals(isClean, true, `${path} ${changed}: ${response.status}`);
+      await response.text();
+    }
+  }
+  assertEquals(failures, []);
 });

@@ -44,12 +44,6 @@ const STATUS: Readonly<Record<ServiceErrorCode, ContentfulStatusCode>> = {
   failed: 500,
 };
 
-/** The parameters at fault. */
-const PARAM: Partial<Record<ServiceErrorCode, string>> = {
-  model_not_found: "model",
-  context_length_exceeded: "messages",
-};
-
 /** OpenAI's words for classes of errors. */
 const TYPE: Readonly<Record<number, string>> = {
   401: "authentication_error",
@@ -72,7 +66,7 @@ function fromService({ code, message, retryAfterSec, cause }: ServiceError): Api
   if (code === "deadline") headers["x-should-retry"] = "false";
   return new ApiError(STATUS[code], message, {
     code: code === "busy" ? "rate_limit_exceeded" : code,
-    param: PARAM[code],
+    param: code === "model_not_found" ? "model" : null,
     headers,
     cause,
   });

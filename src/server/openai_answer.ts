@@ -8,7 +8,7 @@ import type { Context } from "hono";
 import { AnswerView, joinToolEvents, type ToolEvent } from "./answer_view.ts";
 import { type Api, requestAbort } from "./api.ts";
 import { openAiError, toApiError } from "./errors.ts";
-import { type AnswerEvent, generateAll } from "./generation.ts";
+import { type AnswerEvent, generateAll } from "./prompts_at_once.ts";
 import type { GenerationRequest, ModelInfo, TokenLogprob } from "./models.ts";
 import { IGNORED_HEADER } from "./parameters.ts";
 import { streamEvents } from "./sse.ts";

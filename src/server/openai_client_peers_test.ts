@@ -47,7 +47,7 @@ peerTest("quick", "the Python client chats, streams, continues texts, and raises
       ignored: "user",
       busy: ["RateLimitError", 429, "rate_limit_exceeded", null],
       closing: ["InternalServerError", 503, "closing", null],
-      long: ["BadRequestError", 400, "context_length_exceeded", "messages"],
+      long: ["BadRequestError", 400, "context_length_exceeded", null],
       missing: ["NotFoundError", 404, "model_not_found", "model"],
       unsupported: ["BadRequestError", 400, "unsupported_parameter", "response_format.type"],
       midway: ["APIError", null, "failed", null],

@@ -63,7 +63,7 @@ const MESSAGE: Schema = {
 };
 
 /** What both endpoints have. */
-const COMMON: Parameters = {
+const COMMON = {
   model: supported(TEXT, "Id of a model of `GET /v1/models`; without it the first of them."),
   n: supported({ type: "integer", minimum: 1, maximum: MAX_CHOICES }, "Answers to the same prompt; 1."),
   temperature: supported(
@@ -115,10 +115,10 @@ const COMMON: Parameters = {
     "`include_usage`: one more event with the usage in the end. `include_obfuscation` has no effect. Only with `stream`.",
   ),
   user: ignored({ type: "string" }, "Nobody is told apart."),
-};
+} as const satisfies Parameters;
 
 /** Parameters of `POST /v1/chat/completions`. */
-export const CHAT_PARAMETERS: Parameters = {
+export const CHAT_PARAMETERS = {
   messages: {
     ...supported(
       { type: "array", items: MESSAGE, minItems: 1, maxItems: 4096 },
@@ -168,10 +168,10 @@ export const CHAT_PARAMETERS: Parameters = {
   audio: refused(NOTHING, "The models know text only."),
   web_search_options: refused(NOTHING, "The server has no network."),
   moderation: refused(NOTHING, "There is no moderation."),
-};
+} as const satisfies Parameters;
 
 /** Parameters of `POST /v1/completions`. */
-export const COMPLETION_PARAMETERS: Parameters = {
+export const COMPLETION_PARAMETERS = {
   prompt: {
     ...supported(
       {
@@ -198,7 +198,7 @@ export const COMPLETION_PARAMETERS: Parameters = {
   ),
   best_of: refused({ type: "integer", enum: [1] }, "Only 1; ask for `n` answers and choose by `logprobs`."),
   suffix: refused({ type: "string", enum: [""] }, "The models only continue; an empty text is accepted."),
-};
+} as const satisfies Parameters;
 
 /** Parameters of `POST /tokenize`, in the manner of vLLM. */
 export const TOKENIZE_PARAMETERS: Parameters = {
