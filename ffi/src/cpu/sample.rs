@@ -13,6 +13,7 @@
 //! fails the queue.
 
 use crate::Context;
+use crate::cpu::isa::by_isa;
 use crate::cpu::philox::uniform;
 use crate::cpu::pieces::{fail, pieces};
 use crate::cpu::simd::{Kernel, Lanes, dispatch};
@@ -56,8 +57,10 @@ impl Kernel for Weights<'_> {
 
 /// Ids that top-p sorts first.
 const FIRST_HEAD: usize = 256;
-/// Ids that top-k collects at least before it drops some.
-const COLLECTED: usize = 128;
+/// Lanes of a running maximum.
+const LANES: usize = 16;
+/// Logits whose maxima are noted lane by lane: sets of every LANES-th logit that hold none of the k largest are passed over.
+const GROUP: usize = 16 * LANES;
 
 /// Scratch of a thread, kept between calls.
 #[derive(Default)]
@@ -65,27 +68,68 @@ struct Scratch {
     weights: Vec<f32>,
     ids: Vec<u32>,
     changed: Vec<f32>,
+    /// Largest logit of each lane of each group, and a copy to select from.
+    maxima: [Vec<f32>; 2],
+    /// Logits that top-k kept, then their weights.
+    kept: [Vec<f32>; 2],
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Lowest id of the largest logit; fails the queue if a logit is NaN or +inf.
-fn argmax(logits: &[f32], row: usize) -> usize {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x.is_nan() || x == f32::INFINITY {
-            fail(format!("Cannot sample row {row}: logit {i} is {x}, expected a finite number"));
+by_isa! {
+    /// Notes the largest logit of each lane of each group; tells whether all are numbers below infinity.
+    fn note_maxima(maxima: &mut [f32], logits: &[f32]) -> bool {
+        let mut wrong = [0u32; LANES];
+        for (largest, group) in maxima.as_chunks_mut::<LANES>().0.iter_mut().zip(logits.chunks(GROUP)) {
+            *largest = [f32::NEG_INFINITY; LANES];
+            let (lines, rest) = group.as_chunks::<LANES>();
+            for x in lines {
+                for i in 0..LANES {
+                    largest[i] = if x[i] > largest[i] { x[i] } else { largest[i] };
+                    wrong[i] |= u32::from(x[i].is_nan() | (x[i] == f32::INFINITY));
+                }
+            }
+            for (i, &x) in rest.iter().enumerate() {
+                largest[i] = if x > largest[i] { x } else { largest[i] };
+                wrong[i] |= u32::from(x.is_nan() | (x == f32::INFINITY));
+            }
         }
-        if x > logits[best] {
-            best = i;
-        }
+        wrong.iter().all(|&wrong| wrong == 0)
     }
-    if logits[best] == f32::NEG_INFINITY {
+}
+
+/// Lowest id of the largest logit; fails the queue if a logit is NaN or +inf.
+fn argmax(maxima: &mut Vec<f32>, logits: &[f32], row: usize) -> usize {
+    maxima.resize(logits.len().div_ceil(GROUP) * LANES, 0.0);
+    if !note_maxima(maxima, logits) {
+        let wrong = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY).unwrap_or(0);
+        fail(format!("Cannot sample row {row}: logit {wrong} is {}, expected a finite number", logits[wrong]));
+    }
+    let largest = maxima.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY {
         fail(format!("Cannot sample row {row}: every logit is -inf, expected one finite number"));
     }
-    best
+    let start = maxima.iter().position(|&x| x == largest).unwrap_or(0) / LANES * GROUP;
+    start + logits[start..].iter().position(|&x| x == largest).unwrap_or(0)
+}
+
+/// Collects ids of all logits that may be among the k largest: those that reach the k-th largest of the maxima.
+fn collect(ids: &mut Vec<u32>, [maxima, copy]: &mut [Vec<f32>; 2], logits: &[f32], k: usize) {
+    let mut least = f32::NEG_INFINITY;
+    if k <= maxima.len() {
+        copy.clone_from(maxima);
+        least = *copy.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
+    }
+    for (set, _) in maxima.iter().enumerate().filter(|&(_, &largest)| largest >= least) {
+        let start = set / LANES * GROUP;
+        for i in (start + set % LANES..logits.len().min(start + GROUP)).step_by(LANES) {
+            if logits[i] >= least {
+                ids.push(i as u32);
+            }
+        }
+    }
 }
 
 /// ln of sum_i exp(logits[i] - max): what a logit less max is above its log-probability.
@@ -160,16 +204,19 @@ impl Request {
     }
 }
 
-/// Chooses an id with the weights of `scratch`, cut to top-k and top-p.
+/// Chooses an id with weights cut to top-k and top-p; the scratch has the maxima of the logits, `max` is the largest.
 fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) -> usize {
-    let Scratch { weights, ids, .. } = scratch;
-    // SAFETY: both slices have V elements.
-    let mut total = unsafe { dispatch(Weights { y: weights, x: logits, max, factor: 1.0 / request.temperature }) };
+    let Scratch { weights, ids, maxima, kept, .. } = scratch;
+    let factor = 1.0 / request.temperature;
     let u = f64::from(uniform(request.seed, request.draw as u32, request.sample as u32));
     let V = logits.len();
     let k = if request.top_k == 0 { V } else { V.min(request.top_k as usize) };
-    if k == V && request.top_p >= 1.0 {
-        return walk(weights, 0..V, u * total);
+    if k == V {
+        // SAFETY: both slices have V elements.
+        let total = unsafe { dispatch(Weights { y: weights, x: logits, max, factor }) };
+        if request.top_p >= 1.0 {
+            return walk(weights, 0..V, u * total);
+        }
     }
     // Order by logit, not by weight: weights may be equal (0) where logits are not.
     let order = |a: &u32, b: &u32| {
@@ -177,25 +224,26 @@ fn choose(scratch: &mut Scratch, logits: &[f32], request: &Request, max: f32) ->
         y.partial_cmp(&x).expect("NaN was refused").then(a.cmp(b))
     };
     ids.clear();
-    // A logit that is not above the least of k earlier ones is none of the k largest: few are, and few are compared further.
-    let room = if k < V { COLLECTED.max(2 * k) } else { usize::MAX };
-    let mut least = None;
-    for (i, &logit) in logits.iter().enumerate() {
-        if least.is_none_or(|least| logit > least) {
-            ids.push(i as u32);
-            if ids.len() == room {
-                let (_, last, _) = ids.select_nth_unstable_by(k - 1, order);
-                least = Some(logits[*last as usize]);
-                ids.truncate(k);
-            }
-        }
+    if k == V {
+        ids.extend(0..V as u32);
+    } else {
+        collect(ids, maxima, logits, k);
     }
     if ids.len() > k {
         ids.select_nth_unstable_by(k - 1, order);
         ids.truncate(k);
     }
+    if k < V {
+        let [x, y] = kept;
+        x.clear();
+        x.extend(ids.iter().map(|&i| logits[i as usize]));
+        y.resize(k, 0.0);
+        // SAFETY: both slices have k elements.
+        unsafe { dispatch(Weights { y, x, max, factor }) };
+        ids.iter().zip(y.iter()).for_each(|(&i, &y)| weights[i as usize] = y);
+    }
     if request.top_p < 1.0 {
-        total = ids.iter().map(|&i| f64::from(weights[i as usize])).sum();
+        let total: f64 = ids.iter().map(|&i| f64::from(weights[i as usize])).sum();
         let target = f64::from(request.top_p) * total;
         // Usually a few ids hold the mass: sort ever larger heads of the list instead of all of it.
         let (mut kept, mut mass, mut sorted) = (0, 0.0, 0);
@@ -247,15 +295,16 @@ fn sample_row(
     with_logprob: bool,
 ) -> (usize, f32) {
     request.check(row);
-    let best = argmax(logits, row);
     SCRATCH.with_borrow_mut(|scratch| {
+        let best = argmax(&mut scratch.maxima[0], logits, row);
         scratch.weights.resize(logits.len(), 0.0);
         let id = if biases.0.is_empty() {
             draw(scratch, logits, best, request)
         } else {
             let mut changed = std::mem::take(&mut scratch.changed);
             add_biases(&mut changed, logits, biases, row);
-            let id = draw(scratch, &changed, argmax(&changed, row), request);
+            let best = argmax(&mut scratch.maxima[0], &changed, row);
+            let id = draw(scratch, &changed, best, request);
             scratch.changed = changed;
             id
         };
