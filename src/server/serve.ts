@@ -84,8 +84,9 @@ export class WebServer {
   }
 }
 
+/** Shows a failure on one line: what a client sent may be part of its message, and must not look like a line of its own. */
 function failureText(error: unknown): string {
-  return error instanceof Error ? error.stack ?? error.message : String(error);
+  return (error instanceof Error ? error.stack ?? error.message : String(error)).replace(/\s*\n\s*/g, " / ");
 }
 
 /** The requests that are being answered. */

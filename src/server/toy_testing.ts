@@ -14,6 +14,9 @@ import type { GenerationEvent, GenerationRequest } from "./models.ts";
 const WORDS = ["he", "in", "on", "é", " a"].map((word) => new TextEncoder().encode(word));
 const TOKENS = [...Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)), ...WORDS];
 
+/** Pairs of bytes that fill a vocabulary as large as that of a model of depth 4, 4,096. */
+const FILLERS = Array.from({ length: 3826 }, (_, i) => Uint8Array.of(128 + (i >> 7), 128 + (i & 127)));
+
 /** Length of the context of a toy. */
 export const TOY_CONTEXT = 64;
 
@@ -21,15 +24,19 @@ export const TOY_CONTEXT = 64;
 export class ToyPlace implements Disposable {
   readonly folder: string = Deno.makeTempDirSync({ prefix: "nanochat_test_" });
 
-  /** Makes a model with the weights of a seed. */
-  async add(model: { stage: Stage; tag: string; seed?: number; sequenceLen?: number }): Promise<ChosenModel> {
-    const { stage, tag, seed = 1, sequenceLen = TOY_CONTEXT } = model;
-    const specials = Object.fromEntries(SPECIAL_TOKENS.map((name, i) => [name, TOKENS.length + i]));
-    using tokenizer = await Tokenizer.fromParts({ pattern: SPLIT_PATTERN, tokens: TOKENS, specials });
+  /** Makes a model with the weights of a seed; `isFull` gives it the shape and vocabulary of a real one of depth 4. */
+  async add(
+    model: { stage: Stage; tag: string; seed?: number; sequenceLen?: number; isFull?: boolean },
+  ): Promise<ChosenModel> {
+    const { stage, tag, seed = 1, sequenceLen = TOY_CONTEXT, isFull = false } = model;
+    const tokens = isFull ? [...TOKENS, ...FILLERS] : TOKENS;
+    const specials = Object.fromEntries(SPECIAL_TOKENS.map((name, i) => [name, tokens.length + i]));
+    using tokenizer = await Tokenizer.fromParts({ pattern: SPLIT_PATTERN, tokens, specials });
     const tokenizerFolder = foldersOf(this.folder).tokenizer;
     await tokenizer.save(tokenizerFolder);
     const config: GPTConfig = {
-      ...{ sequenceLen, vocabSize: tokenizer.vocabSize, nLayer: 2, nHead: 2, nKvHead: 2, nEmbd: 32 },
+      ...{ sequenceLen, vocabSize: tokenizer.vocabSize, nHead: 2, nKvHead: 2 },
+      ...(isFull ? { nLayer: 4, nEmbd: 256 } : { nLayer: 2, nEmbd: 32 }),
     };
     using device = Device.open("cpu", { threads: 1 });
     const { nc, ctx } = device;
