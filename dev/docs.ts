@@ -26,6 +26,7 @@ export const ELSEWHERE: readonly { begins: string; reason: string }[] = [
     begins: ".peers/bin/python dev/bench/peer_torch.py",
     reason: "needs PyTorch: dev/bench/peer_torch_full_peers_test.ts",
   },
+  { begins: "nanochat serve", reason: "runs until it is stopped: src/cli/serve_cli_test.ts" },
   { begins: "nanochat chat --", reason: "needs a trained model or a server: src/cli/chat_cli_test.ts" },
   { begins: "nanochat chat -p - ", reason: "needs a trained model: src/cli/chat_cli_test.ts" },
   { begins: "curl -sS", reason: "dev/clients_test.ts runs the lines of docs/clients.md" },

@@ -51,6 +51,12 @@ export const SERVE = {
     help: "models that may be asked for, as in --model=sft/d4@700,base/d4; the first one is the default",
     many: true,
   }),
+  gpus: int(1, {
+    help: "devices, each with the models in its memory; the CPU is one",
+    aliases: ["num-gpus"],
+    short: "n",
+    check: (value) => value === 1 ? undefined : "1: this version computes on the CPU",
+  }),
   "max-loaded": int(1, { help: "models in memory at a time; the one not used for longest leaves", check: atLeast(1) }),
   rows: int(0, { help: "answers at a time; 0 = what memory allows, at most 32", check: atLeast(0) }),
   queue: int(128, { help: "requests that may wait for a row; beyond them the answer is 429", check: atLeast(0) }),

@@ -23,7 +23,7 @@ export function adviceFor({ library, model, unfinishedRun, tokenizer, data }: Fo
     const chat = model ? '; what it has learned so far answers in "nanochat chat"' : "";
     return `The run "${unfinishedRun}" is not finished; continue it with "nanochat run ${unfinishedRun}"${chat}`;
   }
-  if (model) return 'A model is here; talk to it with "nanochat chat"';
+  if (model) return 'A model is here; talk to it with "nanochat chat", or on a web page with "nanochat serve"';
   if (tokenizer) return 'A tokenizer is here, but no model; train one with "nanochat train --depth=4"';
   if (data) return 'Text is here, but no tokenizer; train one with "nanochat tokenizer train"';
   return 'Nothing is here yet; "nanochat run tiny" trains a small model from raw text in some minutes';

@@ -27,7 +27,7 @@ Deno.test("look() finds what a base folder holds, step by step", async () => {
     write(records.slice(0, -1));
     assertStringIncludes(advice(), 'continue it with "nanochat run tiny"');
     write(records);
-    assertEquals(advice(), 'A model is here; talk to it with "nanochat chat"');
+    assertEquals(advice(), 'A model is here; talk to it with "nanochat chat", or on a web page with "nanochat serve"');
   } finally {
     await Deno.remove(base, { recursive: true });
   }
