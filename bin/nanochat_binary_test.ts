@@ -6,7 +6,9 @@ import { type Ended, runChild } from "../dev/process.ts";
 import { PythonPool } from "../src/engine/execution.ts";
 import { ROOT } from "../dev/setup.ts";
 import { SANDBOX_WORD } from "../src/native/installation.ts";
+import { askChat, withServing } from "../src/cli/serve_testing.ts";
 import { readCommit } from "../src/report/environment.ts";
+import { ToyPlace } from "../src/server/toy_testing.ts";
 
 const VERSION = /^nanochat \d+\.\d+\.\d+ \(deno [^)]+\)\n$/;
 /** The folder of versions that the tests of the command line share. */
@@ -134,6 +136,23 @@ launcherTest("a recipe goes on when the cache is emptied under it", () =>
     assertEquals(code, 0, output);
     assertStringIncludes(output, "Stage 2 of");
   }));
+
+launcherTest(
+  "a server goes on when the cache is emptied under it, also with a model that nobody asked for before",
+  () =>
+    withFolder(async (folder) => {
+      using place = new ToyPlace();
+      for (const [seed, tag] of ["d2", "d3"].entries()) await place.add({ stage: "sft", tag, seed });
+      const flags = ["--model=d2,d3", "--max-loaded=2"];
+      await withServing(flags, { base: place.folder, env: { NANOCHAT_CACHE: folder } }, async ({ url }) => {
+        const ask = async (model: string) =>
+          (await (await askChat(url, { model, max_tokens: 5 })).json()).choices.length;
+        assertEquals(await ask("d2"), 1);
+        await Deno.rename(join(folder, "nanochat-bin"), join(folder, "gone"));
+        assertEquals(await ask("d3"), 1);
+      });
+    }),
+);
 
 launcherTest(
   "versions lie beside each other; the oldest goes when no process uses it",
