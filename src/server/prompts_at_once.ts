@@ -34,10 +34,7 @@ export async function* generateAll(
     }
   } finally {
     failed.abort();
-    for (const [events, step] of running) {
-      step.catch(() => {});
-      events.return(undefined).catch(() => {});
-    }
+    for (const events of running.keys()) events.return(undefined).catch(() => {});
   }
 }
 
@@ -47,8 +44,10 @@ interface Step {
 }
 
 function advance(events: AsyncGenerator<AnswerEvent>, running: Map<AsyncGenerator<AnswerEvent>, Promise<Step>>): void {
+  const step = events.next().then((result) => ({ events, result }));
+  step.catch(() => {}); // told at the next race; a slow reader may be long in coming
   running.delete(events); // behind the others: each gets its turn
-  running.set(events, events.next().then((result) => ({ events, result })));
+  running.set(events, step);
 }
 
 async function* numbered(

@@ -123,7 +123,11 @@ export function stats(service: ModelService, devices: readonly string[]): object
     available_workers: available,
     busy_workers: devices.length - available,
     workers: devices.map((device, i) => ({ gpu_id: i, device })),
-    nanochat: service.stats(),
+    nanochat: Object.fromEntries(
+      Object.entries(service.stats()).map((
+        [name, value],
+      ) => [name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
+    ),
   };
 }
 

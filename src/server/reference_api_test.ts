@@ -101,7 +101,7 @@ Deno.test("/health and /stats count devices as the reference's workers", async (
     ...{ total_workers: 2, available_workers: 1, busy_workers: 1 },
     workers: [{ gpu_id: 0, device: "cuda:0" }, { gpu_id: 1, device: "cuda:1" }],
   });
-  assertEquals([nanochat.rows, nanochat.activeRows], [32, 20]);
+  assertEquals([nanochat.rows, nanochat.active_rows], [32, 20]);
   service.figures = { rows: 32, activeRows: 32 };
   assertEquals((await get("/health")).available_workers, 0);
   service.figures = { rows: 0, activeRows: 0 };
