@@ -12,11 +12,6 @@ export class EventStream implements AsyncIterable<GenerationEvent> {
   #wake: PromiseWithResolvers<void> | null = null;
   #end: { readonly error?: Error } | null = null;
 
-  /** Whether no more events come. */
-  get isEnded(): boolean {
-    return this.#end !== null;
-  }
-
   /** Adds events; behind the end they are lost. */
   push(events: readonly GenerationEvent[]): void {
     if (this.#end === null) this.#events.push(...events);

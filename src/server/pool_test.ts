@@ -105,29 +105,32 @@ poolTest(
   },
 );
 
-poolTest("ModelPool continues texts with a base model and scores prompts as generation does", async () => {
-  using place = new ToyPlace();
-  const model = await place.add({ stage: "base", tag: "d2" });
-  await using pool = open([model]);
-  const request = requestOf({ model: "d2", prompt: { text: "on a" }, maxTokens: 6, topLogprobs: 3 });
-  const { events } = await hear(pool.generate(request, never()));
-  const said = events.flatMap((event) => event.type === "piece" ? event.tokens! : []);
-  const prompt = {
-    tokens: [...await pool.tokenize("d2", "on a"), ...said.flatMap(({ bytes }) => bytes.length === 1 ? bytes : [])],
-  };
-  const echoed = await hear(
-    pool.generate(requestOf({ model: "d2", prompt, echo: true, topLogprobs: 3, maxTokens: 0 }), never()),
-  );
-  const tokens = echoed.events.flatMap((event) => event.type === "prompt" ? event.tokens! : []);
-  const behind = tokens.slice(-said.length);
-  const close = (a: number, b: number) => Math.abs(a - b) < 1e-4;
-  assert(said.length > 0);
-  for (const [i, token] of said.entries()) {
-    assert(close(token.logprob!, behind[i].logprob!), `${token.logprob} and ${behind[i].logprob}`);
-    assertEquals(behind[i].top.map(({ bytes }) => bytes), token.top.map(({ bytes }) => bytes));
-    assert(token.top.every(({ logprob }, k) => close(logprob, behind[i].top[k].logprob)));
-  }
-});
+poolTest(
+  "ModelPool continues texts with a base model and scores prompts, of any length, as generation does",
+  async () => {
+    using place = new ToyPlace();
+    const model = await place.add({ stage: "base", tag: "d2", sequenceLen: LONG });
+    await using pool = open([model]);
+    // Bytes alone, whose ids are their values; so many that a prompt of them is scored in several pieces.
+    const logitBias = new Map(Array.from({ length: pool.list()[0].vocabSize - 256 }, (_, i) => [256 + i, -100]));
+    const sampling = { ...ENDLESS, logitBias };
+    const ask = { model: "d2", topLogprobs: 3 };
+    const request = requestOf({ ...ask, prompt: { text: "on a" }, maxTokens: 200, sampling });
+    const { events } = await hear(pool.generate(request, never()));
+    const said = events.flatMap((event) => event.type === "piece" ? event.tokens! : []);
+    assertEquals(said.length, 200);
+    const prompt = { tokens: [...await pool.tokenize("d2", "on a"), ...said.flatMap(({ bytes }) => bytes)] };
+    const echo = requestOf({ ...ask, prompt, echo: true, maxTokens: 0 });
+    const echoed = await hear(pool.generate(echo, never()));
+    const tokens = echoed.events.flatMap((event) => event.type === "prompt" ? event.tokens! : []).slice(-said.length);
+    const close = (a: number, b: number) => Math.abs(a - b) < 1e-4;
+    for (const [i, token] of said.entries()) {
+      assert(close(token.logprob!, tokens[i].logprob!), `${i}: ${token.logprob} and ${tokens[i].logprob}`);
+      assertEquals(tokens[i].top.map(({ bytes }) => bytes), token.top.map(({ bytes }) => bytes));
+      assert(token.top.every(({ logprob }, k) => close(logprob, tokens[i].top[k].logprob)));
+    }
+  },
+);
 
 poolTest("ModelPool lists models under short names and knows no others", async () => {
   using place = new ToyPlace();
