@@ -14,8 +14,8 @@ import { ROOT } from "./setup.ts";
 const OUT = join(ROOT, "src", "cli", "third_party.json");
 const DENO_OUT = join(ROOT, "src", "cli", "third_party_deno.json");
 const ENTRY = "bin/nanochat.ts";
-/** Packages whose files are copied, not imported: dev/build_sandbox.ts. */
-const COPIED = ["pyodide"];
+/** Packages that the program does not import: copied by dev/build_sandbox.ts, bundled into the web page by dev/build_page.ts. */
+const COPIED = ["pyodide", "marked", "dompurify"];
 const MANIFESTS = ["ffi/Cargo.toml", "bin/launcher/Cargo.toml"];
 
 /** What no package manager tells about: the runtime, and what Pyodide's one file was linked from. */

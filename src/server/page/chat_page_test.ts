@@ -114,6 +114,25 @@ pageTest("a call of the calculator is a card, and goes back with the next questi
   ]);
 });
 
+pageTest("answers and blocks of code are copied; left out messages are told", {
+  script: () => [
+    { type: "start", promptTokens: 500, cachedTokens: 0, droppedMessages: 3, contextLen: 512 },
+    "Try **this**:\n\n```js\nlet a = 1;\nlet b = 2;\n```\n",
+  ],
+  browser: { permissions: ["clipboard-read", "clipboard-write"] },
+}, async ({ page, say }) => {
+  await say("code, please");
+  assertEquals(await page.innerText(".dropped"), "The context is full: the 3 oldest messages were left out.");
+  const copied = async (label: string) => {
+    await page.click(`[aria-label='${label}']`);
+    await page.waitForSelector("[aria-label='Copied']");
+    return await page.evaluate("navigator.clipboard.readText()");
+  };
+  assertEquals(await copied("Copy code"), "let a = 1;\nlet b = 2;");
+  await page.waitForSelector("[aria-label='Copy code']");
+  assertEquals(await copied("Copy answer"), "Try **this**:\n\n```js\nlet a = 1;\nlet b = 2;\n```\n");
+});
+
 pageTest("conversations are searched, renamed, deleted, brought back, exported and imported", {
   script: echo,
 }, async ({ page, say, context, url }) => {

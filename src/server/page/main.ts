@@ -44,6 +44,7 @@ class Page {
   #current: Conversation = newConversation();
   #keyQuestion: Promise<boolean> | undefined;
   #isGone = false;
+  #figuresFrame = 0;
 
   constructor(shelf: Shelf) {
     this.#thread = new Thread({
@@ -316,7 +317,7 @@ class Page {
     const { answer } = run;
     this.#runs.set(conversation.id, run);
     const saving = setInterval(() => void this.#store.save(conversation), SAVE_EVERY_MS);
-    void this.#store.save(conversation);
+    void this.#store.save(conversation).then(keepForGood);
     this.#show();
     const problem = await run.finish();
     clearInterval(saving);
@@ -334,7 +335,10 @@ class Page {
   #grew(conversation: Conversation, answer: Answer): void {
     if (conversation.id !== this.#current.id) return;
     this.#thread.grew(answer);
-    this.#showFigures();
+    this.#figuresFrame ||= requestAnimationFrame(() => {
+      this.#figuresFrame = 0;
+      this.#showFigures();
+    });
   }
 
   #waits(conversation: Conversation, seconds: number): void {
@@ -479,6 +483,11 @@ function helpNote(): HTMLElement {
     children: rows.flatMap(([name, does]) => [make("dt", { children: [name] }), make("dd", { text: does })]),
   });
   return make("div", { class: "note", attributes: { role: "status" }, children: [list] });
+}
+
+/** Asks the browser not to clear what is kept when it needs room; missing where the page comes over plain http. */
+function keepForGood(): void {
+  navigator.storage?.persist?.().catch(() => {});
 }
 
 async function openShelf(): Promise<Shelf> {
