@@ -35,6 +35,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "src/train": "tokenizer and base training, chat stages; recipes.ts: the whole pipelines, stage by stage",
   "src/bench": "what nanochat bench times",
   "src/server": "the HTTP server and the models behind it",
+  "src/server/page": "the web page: typed by concern, bundled into one file that loads nothing",
   "src/cli": "commands.ts, the one table of commands and flags; progress, signals, chat",
   "ffi/src": "the CPU library in Rust: contexts, memory, files behind the C interface",
   "ffi/src/cpu": "tensor operations, one file each, with the plain loop as their test",

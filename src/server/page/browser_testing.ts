@@ -4,18 +4,19 @@ import type { MiddlewareHandler } from "hono";
 import type { BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 import { findBrowser, startBrowser } from "../../../dev/browser.ts";
 import { testApp } from "../app_testing.ts";
-import type { Script, ScriptedService } from "../models_testing.ts";
+import type { ModelService } from "../models.ts";
+import { type Script, ScriptedService } from "../models_testing.ts";
 import { readPage } from "../page_asset.ts";
 
 const DEADLINE_MS = 60_000;
 const STEP_MS = 8_000;
 
 /** What a test works with. */
-export interface World {
+export interface World<S extends ModelService> {
   readonly page: Page;
   readonly context: BrowserContext;
   readonly url: string;
-  readonly service: ScriptedService;
+  readonly service: S;
   /** Opens one more page that is watched too. */
   open(): Promise<Page>;
   /** Writes a message, sends it and waits until the answer is over. */
@@ -26,8 +27,11 @@ export interface World {
 }
 
 /** How a test's page is opened. */
-export interface PageTestOptions {
+export interface PageTestOptions<S extends ModelService> {
+  /** What scripted models say. */
   readonly script?: Script;
+  /** Other models than scripted ones. */
+  readonly serve?: () => Promise<{ service: S; close: () => Promise<void> }>;
   readonly middleware?: readonly MiddlewareHandler[];
   readonly browser?: BrowserContextOptions;
   /** Runs in the page before its own script. */
@@ -37,13 +41,22 @@ export interface PageTestOptions {
 }
 
 /** Registers a test of the page. At its end nothing may have reached another host, no dialog opened, no error been reported. */
-export function pageTest(name: string, options: PageTestOptions, body: (world: World) => Promise<void>): void {
+export function pageTest<S extends ModelService = ScriptedService>(
+  name: string,
+  options: PageTestOptions<S>,
+  body: (world: World<S>) => Promise<void>,
+): void {
   const ignore = findBrowser() === undefined && Deno.env.get("CI") === undefined;
   Deno.test({ name, ignore, fn: () => runInBrowser(options, body) });
 }
 
-async function runInBrowser(options: PageTestOptions, body: (world: World) => Promise<void>): Promise<void> {
-  const { app, service } = testApp(options.script, { page: await readPage(), middleware: options.middleware });
+async function runInBrowser<S extends ModelService>(
+  options: PageTestOptions<S>,
+  body: (world: World<S>) => Promise<void>,
+): Promise<void> {
+  const served = await options.serve?.();
+  const service = served?.service ?? new ScriptedService(options.script) as ModelService as S;
+  const { app } = testApp(undefined, { service, page: await readPage(), middleware: options.middleware });
   const listen = (port: number) => Deno.serve({ port, hostname: "127.0.0.1", onListen() {} }, app.fetch);
   let server = listen(0);
   const { port } = server.addr;
@@ -78,6 +91,7 @@ async function runInBrowser(options: PageTestOptions, body: (world: World) => Pr
     clearTimeout(timer);
     await browser.close();
     await server.shutdown();
+    await served?.close();
   }
 }
 
