@@ -45,6 +45,7 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
   "docs":
     "for users: own data, tasks, evaluation, chats, the server's API and its clients, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
+  "docs/pictures": "the web page, as the README shows it",
   "dev": "for us: tests, gates, generators, LOG.md, ARCHITECTURE.md",
   "dev/bench": "measured rows by machine, and the PyTorch peer",
   "dev/golden": "numbers recorded from the Python reference",

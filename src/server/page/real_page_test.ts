@@ -6,7 +6,10 @@ import { ToyPlace } from "../toy_testing.ts";
 pageTest("a real model answers, is stopped, and is free again", {
   serve: async () => {
     const place = new ToyPlace();
-    const service = new ModelPool([await place.add({ stage: "sft", tag: "d2", sequenceLen: 2048 })], { threads: 1 });
+    const service = new ModelPool([await place.add({ stage: "sft", tag: "d2", sequenceLen: 8192 })], {
+      threads: 1,
+      rows: 1,
+    });
     return {
       service,
       close: async () => {
@@ -25,7 +28,8 @@ pageTest("a real model answers, is stopped, and is free again", {
   assertEquals(await page.locator(".note").count(), 0);
   assert(await page.locator(".token").count() > 0);
   await page.click("#settings-open");
-  await page.fill("#set-maxTokens", "2000");
+  await page.fill("#set-maxTokens", "4096");
+  await page.fill("#set-temperature", "0"); // the toy then says one thing for ever
   await page.keyboard.press("Escape");
   await page.fill("#input", "Go on");
   await page.press("#input", "Enter");
