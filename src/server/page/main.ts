@@ -44,6 +44,7 @@ class Page {
   #current: Conversation = newConversation();
   #keyQuestion: Promise<boolean> | undefined;
   #isGone = false;
+  #unsavedReason = "";
   #figuresFrame = 0;
 
   constructor(shelf: Shelf) {
@@ -69,7 +70,7 @@ class Page {
     });
     this.#store = new Store(shelf, {
       channel: tabChannel(),
-      listener: { changed: (id) => this.#changed(id), unsaved: (count, reason) => this.#unsaved(count, reason) },
+      listener: { changed: (id) => this.#changed(id), unsaved: (reason) => this.#unsaved(reason) },
     });
     this.#apply();
     this.#listen();
@@ -252,10 +253,19 @@ class Page {
     else this.#show();
   }
 
-  #unsaved(count: number, reason: string): void {
-    if (count === 0) return banner(undefined);
+  #unsaved(reason: string): void {
+    this.#unsavedReason = reason;
+    this.#showBanner();
+  }
+
+  /** Shows the state that lasts and matters most. */
+  #showBanner(): void {
+    const count = this.#store.unsavedCount;
+    if (count === 0) {
+      return banner(this.#isGone ? "The server cannot be reached. Waiting for it to come back." : undefined);
+    }
     const what = count === 1 ? "One conversation is" : `${count} conversations are`;
-    banner(`${what} kept only until this tab is closed: ${reason}.`, [
+    banner(`${what} kept only until this tab is closed: ${this.#unsavedReason}.`, [
       { label: "Try again", run: () => void this.#store.retry() },
       { label: "Export all", run: () => this.#export(this.#store.list()) },
     ]);
@@ -452,13 +462,11 @@ class Page {
   #lost(): void {
     if (this.#isGone) return;
     this.#isGone = true;
-    document.documentElement.classList.add("gone");
-    banner("The server cannot be reached. Waiting for it to come back.");
+    this.#showBanner();
     const knock = async () => {
       if (document.hidden || !await this.#server.isThere()) return void setTimeout(knock, KNOCK_MS);
       this.#isGone = false;
-      document.documentElement.classList.remove("gone");
-      banner(undefined);
+      this.#showBanner();
       toast("The server is there again.");
       await this.#loadModels();
     };

@@ -171,7 +171,7 @@ export function askKey(wasWrong: boolean): Promise<string | undefined> {
         text: wasWrong ? "That key is not right" : "This server asks for a key",
         attributes: { id: "key-title" },
       }),
-      make("p", { text: "It was given to whoever started the server. This tab keeps it until it is closed." }),
+      make("p", { text: "Whoever started the server knows it. This tab keeps it until it is closed." }),
       box,
       make("div", {
         class: "editor-actions",

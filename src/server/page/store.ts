@@ -24,8 +24,8 @@ export interface Channel {
 export interface StoreListener {
   /** The list, or a conversation of it, changed. */
   changed(id: string): void;
-  /** As many conversations as this are only in memory, for this reason; 0 = all are kept again. */
-  unsaved(count: number, reason: string): void;
+  /** `unsavedCount` changed, for this reason. */
+  unsaved(reason: string): void;
 }
 
 /** All conversations, newest first, with the state of the shelf behind them. */
@@ -128,12 +128,12 @@ export class Store {
       if (grew) this.#listener.changed(id);
     } catch (error) {
       this.#unsaved.add(id);
-      this.#listener.unsaved(this.#unsaved.size, reasonOf(error));
+      this.#listener.unsaved(reasonOf(error));
     }
   }
 
   #forget(id: string): void {
-    if (this.#unsaved.delete(id)) this.#listener.unsaved(this.#unsaved.size, "");
+    if (this.#unsaved.delete(id)) this.#listener.unsaved("");
   }
 
   /** Takes over what another tab wrote or removed. */
