@@ -101,5 +101,9 @@ export const ANSWER_SCHEMAS = {
   Error: object({
     error: object({ message: STRING, type: STRING, param: orNull(STRING), code: STRING }),
   }),
-  ReferenceError: object({ detail: STRING }),
+  ReferenceError: object({
+    detail: {
+      anyOf: [STRING, list(object({ type: STRING, loc: list({ anyOf: [STRING, COUNT] }), msg: STRING }))],
+    },
+  }),
 } as const satisfies Record<string, Schema>;

@@ -33,7 +33,19 @@ export class ApiError extends HTTPException {
   }
 }
 
-/** Statuses of the reasons for which the models refuse a request. A client's patience has an end (499), the server's too (504). */
+/** A body that the reference's endpoint cannot read: 422, with the place of the value, as FastAPI tells it. */
+export class UnreadableError extends ApiError {
+  /** Names and numbers from the body inwards. */
+  readonly location: readonly (string | number)[];
+
+  constructor(message: string, location: readonly (string | number)[]) {
+    super(422, message, { code: "invalid_type" });
+    this.name = "UnreadableError";
+    this.location = location;
+  }
+}
+
+/** Statuses of the reasons for which the models refuse a request. */
 const STATUS: Readonly<Record<ServiceErrorCode, ContentfulStatusCode>> = {
   model_not_found: 404,
   busy: 429,
@@ -79,6 +91,7 @@ export function openAiError({ status, message, code, param }: ApiError): object 
 }
 
 /** Gives an error in the reference's form. */
-export function referenceError({ message }: ApiError): object {
-  return { detail: message };
+export function referenceError(error: ApiError): object {
+  const { message, code } = error;
+  return { detail: error instanceof UnreadableError ? [{ type: code, loc: error.location, msg: message }] : message };
 }

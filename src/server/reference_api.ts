@@ -6,7 +6,7 @@ import type { Context } from "hono";
 import { freshSeed } from "../engine/sample.ts";
 import { AnswerView } from "./answer_view.ts";
 import { type Api, readJson, requestAbort } from "./api.ts";
-import { ApiError, toApiError } from "./errors.ts";
+import { ApiError, toApiError, UnreadableError } from "./errors.ts";
 import type { GenerationEvent, ModelService } from "./models.ts";
 import { findMismatch, type Schema } from "./schema.ts";
 import { streamEvents } from "./sse.ts";
@@ -50,7 +50,7 @@ interface ReferenceBody {
 
 /** Streams the answer to a conversation by the first model: `{ token, gpu }` each, `{ done: true }` in the end. */
 export async function referenceChat(c: Context, api: Api): Promise<Response> {
-  const body = readBody(await readJson(c));
+  const body = readBody(await readJson(c).catch(refuseUnread));
   const { service, defaults, deadlineMs, clock } = api;
   const { abort, signal } = requestAbort(c);
   const events = service.generate({
@@ -90,12 +90,19 @@ async function* referenceEvents(events: AsyncIterable<GenerationEvent>): AsyncGe
   }
 }
 
+function refuseUnread(error: unknown): never {
+  throw error instanceof ApiError ? new UnreadableError(error.message, ["body"]) : error;
+}
+
 function readBody(value: unknown): ReferenceBody {
   const mismatch = findMismatch(REFERENCE_SCHEMA, value);
   if (mismatch !== undefined) {
     const { path, kind, found, expected } = mismatch;
-    const message = `Cannot read ${["body", ...path].join(".")}: it is ${found}, expected ${expected}`;
-    throw new ApiError(kind === "value" ? 400 : 422, message, { code: "invalid_value" });
+    const location = ["body", ...path];
+    const message = `Cannot read ${location.join(".")}: it is ${found}, expected ${expected}`;
+    throw kind === "value"
+      ? new ApiError(400, message, { code: "invalid_value" })
+      : new UnreadableError(message, location);
   }
   const body = value as ReferenceBody;
   const length = body.messages.reduce((sum, { content }) => sum + [...content].length, 0);

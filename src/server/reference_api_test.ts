@@ -63,20 +63,22 @@ Deno.test("the reference's chat takes null for absent, looks at no other field, 
   assertEquals((await post(app, CHAT, body)).status, 200);
   const { maxTokens, sampling } = service.requests[0];
   assertEquals([maxTokens, sampling.temperature, sampling.topK], [3, 0.8, 50]);
-  const wrong = [
-    {},
-    [],
-    null,
-    { messages: null },
-    { messages: "Hi" },
-    { messages: [{ role: "user" }] },
-    { messages: [{ role: "user", content: ["Hi"] }] },
-    { messages, top_k: 1.5 },
-    { messages, temperature: "warm" },
+  const wrong: [unknown, unknown[]][] = [
+    ["{", ["body"]],
+    [{}, ["body", "messages"]],
+    [[], ["body"]],
+    [null, ["body"]],
+    [{ messages: null }, ["body", "messages"]],
+    [{ messages: "Hi" }, ["body", "messages"]],
+    [{ messages: [{ role: "user" }] }, ["body", "messages", 0, "content"]],
+    [{ messages: [{ role: "user", content: ["Hi"] }] }, ["body", "messages", 0, "content"]],
+    [{ messages, top_k: 1.5 }, ["body", "top_k"]],
+    [{ messages, temperature: "warm" }, ["body", "temperature"]],
   ];
-  for (const body of wrong) {
+  for (const [body, location] of wrong) {
     const response = await post(app, CHAT, body);
-    assertEquals([response.status, typeof (await response.json()).detail], [422, "string"], JSON.stringify(body));
+    const { detail: [{ loc, msg }] } = await response.json();
+    assertEquals([response.status, loc, typeof msg], [422, location, "string"], JSON.stringify(body));
   }
 });
 
