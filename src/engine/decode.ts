@@ -25,8 +25,8 @@ const UNBOUNDED = 2 ** 46;
 const MOST_ROWS = 32;
 /** Share of the free memory that the cache of `suggestedRows` may take. */
 const ROWS_SHARE = 0.25;
-/** Saved sequences beyond which looking through them is a cost; conversations that go on at once. */
-const MOST_CACHE_ROWS = 64;
+/** Saved sequences beyond which memory fills for conversations that hardly go on. */
+const MOST_CACHE_ROWS = 32;
 /** Share of the free memory that saved sequences may take. */
 const CACHE_SHARE = 0.125;
 
@@ -61,7 +61,7 @@ export class GptDecodeModel implements DecodeModel {
     return Math.max(1, Math.min(MOST_ROWS, this.#rowsIn(ROWS_SHARE)));
   }
 
-  /** Saved sequences that fill an eighth of the memory that is free now, 0 to 64. */
+  /** Saved sequences that fill an eighth of the memory that is free now, 0 to 32. */
   get suggestedCacheRows(): number {
     return Math.min(MOST_CACHE_ROWS, this.#rowsIn(CACHE_SHARE));
   }

@@ -135,17 +135,18 @@ Deno.test("GptDecoder packs weights that change between its uses, to the bits of
   assertEquals([model.isPacked, changed.join() === expected.join()], [false, false]);
 });
 
-Deno.test("GptDecodeModel.suggestedRows follows from the memory of a row", () => {
+Deno.test("GptDecodeModel.suggestedRows and suggestedCacheRows follow from the memory of a row", () => {
   using device = Device.open("cpu", { threads: 1 });
   using model = randomModel(device, "f32");
-  assertEquals(new GptDecodeModel(model).suggestedRows, 32);
+  const suggested = ({ suggestedRows, suggestedCacheRows }: GptDecodeModel) => [suggestedRows, suggestedCacheRows];
+  assertEquals(suggested(new GptDecodeModel(model)), [32, 32]);
   const free = (bytes: number) => {
     const memory = { ...device.memory(), free: bytes };
     const narrow = Object.assign(Object.create(model), { device: { memory: () => memory } });
-    return new GptDecodeModel(narrow).suggestedRows;
+    return suggested(new GptDecodeModel(narrow));
   };
   const row = KVCache.bytes(CONFIG, { rows: 1, capacity: CONFIG.sequenceLen, dtype: "f32" });
-  assertEquals([free(4 * 5 * row), free(4 * 5 * row - 1), free(0)], [5, 4, 1]);
+  assertEquals([free(8 * 5 * row), free(8 * 5 * row - 1), free(4 * row), free(0)], [[10, 5], [9, 4], [1, 0], [1, 0]]);
 });
 
 Deno.test("Engine.generate() with a GPT draws each sample on its own and the same again for the same seed", async () => {

@@ -62,7 +62,7 @@ class ModelWorker {
     const loaded = await LoadedModel.load(chosen, { ...options, threads: options.threads || spareCores() });
     const { engine: { model }, tokenizer } = loaded;
     const rows = options.rows || model.suggestedRows;
-    const { cacheRows = rows } = options;
+    const { cacheRows = model.suggestedCacheRows } = options;
     const scorer = new GptPromptScorer(loaded.model);
     const completes = chosen.source === "base";
     const served = { model, tokenizer, vocabSize: tokenizer.vocabSize, scorer, completes };
