@@ -32,7 +32,8 @@ export const MAX_CHOICES = 128;
 const MAX_INT = 0x7fffffff;
 const NOTHING: Schema = { type: "null" };
 const TEXT: Schema = { type: "string", minLength: 1 };
-const TOKENS: Schema = { type: "array", items: { type: "integer", minimum: 0, maximum: MAX_INT } };
+/** Token ids; more than any context holds. */
+const TOKENS: Schema = { type: "array", maxItems: 1 << 17, items: { type: "integer", minimum: 0, maximum: MAX_INT } };
 
 const supported = (schema: Schema, note: string): Parameter => ({ support: "supported", schema, note });
 const ignored = (schema: Schema, note: string): Parameter => ({ support: "ignored", schema, note });
@@ -100,6 +101,7 @@ const COMMON = {
   logit_bias: supported(
     {
       type: "object",
+      maxProperties: 1024,
       propertyNames: { pattern: "^(0|[1-9][0-9]{0,9})$" },
       additionalProperties: { type: "number", minimum: -100, maximum: 100 },
     },

@@ -22,6 +22,7 @@ export interface Schema {
   readonly required?: readonly string[];
   /** Other properties: refused, of this kind, or anything where it is absent. */
   readonly additionalProperties?: Schema | false;
+  readonly maxProperties?: number;
   readonly propertyNames?: { readonly pattern: string };
   readonly anyOf?: readonly Schema[];
   readonly description?: string;
@@ -79,6 +80,7 @@ function findInArray(schema: Schema, value: readonly unknown[]): Mismatch | unde
 
 function findInObject(schema: Schema, value: Readonly<Record<string, unknown>>): Mismatch | undefined {
   const { properties = {}, required = [], additionalProperties, propertyNames } = schema;
+  if (Object.keys(value).length > (schema.maxProperties ?? Infinity)) return mismatch("value", schema, value);
   const pattern = propertyNames === undefined ? undefined : new RegExp(propertyNames.pattern, "u");
   for (const [name, inner] of Object.entries(value)) {
     const known = Object.hasOwn(properties, name) ? properties[name] : undefined;
@@ -141,9 +143,10 @@ export function describeSchema(schema: Schema): string {
       return schema.minLength === 1 ? "a text that is not empty" : "a text";
     case "array":
       return `an array${range(schema.minItems, schema.maxItems) || " of"}${itemsOf(schema)}`;
-    case "integer":
     case "object":
-      return `an ${schema.type}${range(schema.minimum, schema.maximum)}`;
+      return schema.maxProperties === undefined ? "an object" : `an object of at most ${schema.maxProperties} entries`;
+    case "integer":
+      return `an integer${range(schema.minimum, schema.maximum)}`;
     default:
       return `a ${schema.type}${range(schema.minimum, schema.maximum)}`;
   }

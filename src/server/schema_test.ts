@@ -47,6 +47,11 @@ Deno.test("findMismatch() says where, what is and what should be", () => {
     [strict, { a: null }, "a: type, null, expected a text or an array of 1 or more texts"],
     [strict, { a: ["x", 1] }, "a.1: type, 1, expected a text"],
     [strict, { a: "", b: 1 }, "b: unknown, unknown, expected a"],
+    [
+      { type: "object", maxProperties: 1 },
+      { a: 1, b: 2 },
+      ": value, an object, expected an object of at most 1 entries",
+    ],
     [byId, { x: 1 }, "x: unknown, unknown, expected a name that matches ^[0-9]+$"],
     [byId, { 1: "a" }, '1: type, "a", expected a number'],
     [strict, JSON.parse('{"a": "", "__proto__": 1}'), "__proto__: unknown, unknown, expected a"],
