@@ -1,6 +1,7 @@
 /** The box in which messages are written: grows with its text, keeps a draft, offers slash commands. */
 import { suggestCommands } from "./commands.ts";
 import { byId, make } from "./dom.ts";
+import { keep, readKept } from "./kept.ts";
 
 /** What the box asks for. */
 export interface ComposerActions {
@@ -11,7 +12,7 @@ export interface ComposerActions {
   editLast(): void;
 }
 
-const DRAFT = "nanochat.draft";
+const DRAFT = "draft";
 
 /** The message box with its buttons. */
 export class Composer {
@@ -31,7 +32,7 @@ export class Composer {
     });
     this.#input.addEventListener("input", () => this.#changed());
     this.#input.addEventListener("keydown", (event) => this.#pressed(event));
-    this.#input.value = sessionStorage.getItem(DRAFT) ?? "";
+    this.#input.value = readKept("session", DRAFT) ?? "";
     this.#changed();
   }
 
@@ -86,11 +87,7 @@ export class Composer {
     style.setProperty("height", "auto");
     style.setProperty("height", `${this.#input.scrollHeight}px`);
     byId<HTMLButtonElement>("send").disabled = this.#input.value.trim() === "";
-    try {
-      sessionStorage.setItem(DRAFT, this.#input.value);
-    } catch {
-      // No room: the draft lives as long as the page.
-    }
+    keep("session", DRAFT, this.#input.value);
     const commands = suggestCommands(this.#input.value);
     this.#suggestions.hidden = commands.length === 0;
     this.#suggestions.replaceChildren(...commands.map(({ name, value, does }) => {

@@ -10,40 +10,43 @@ import {
   requestMessages,
   showBranch,
 } from "./chat.ts";
-import { runCommand, SLASH_COMMANDS } from "./commands.ts";
+import { runCommand } from "./commands.ts";
 import { Composer } from "./composer.ts";
-import { button, byId, make, saveFile } from "./dom.ts";
+import { Connection } from "./connection.ts";
+import { byId } from "./dom.ts";
+import { explainProblem, helpNote } from "./explain.ts";
+import { exportFile, importFile } from "./files.ts";
+import { showGreeting } from "./greeting.ts";
+import { keep, readKept } from "./kept.ts";
 import { banner, note, type NoticeAction, toast } from "./notices.ts";
 import { type ChatSettings, readSettings } from "./preferences.ts";
 import { Run } from "./run.ts";
-import { askKey, openSettings } from "./settings.ts";
+import { openSettings } from "./settings.ts";
 import { Sidebar } from "./sidebar.ts";
 import { DatabaseShelf, MemoryShelf, type Shelf, Store, tabChannel } from "./store.ts";
-import { type Model, Problem, Server } from "./stream.ts";
+import type { Model, Problem } from "./stream.ts";
 import { Thread } from "./thread.ts";
-import { exportText, importText, MAX_IMPORT_BYTES } from "./transfer.ts";
 
-const SETTINGS = "nanochat.settings";
-const KEY = "nanochat.key";
-const CURRENT = "nanochat.current";
+const SETTINGS = "settings";
+const CURRENT = "current";
 const SAVE_EVERY_MS = 1500;
-const KNOCK_MS = 3000;
-const CHAT_IDEAS = ["Who are you?", "What is 12 + 34?", "How many r are in strawberry?", "Why is the sky blue?"];
-const TEXT_IDEAS = ["Once upon a time", "The capital of France is", "If yesterday was Friday, then tomorrow is"];
 
 class Page {
-  readonly #server = new Server(() => sessionStorage.getItem(KEY) ?? undefined);
+  readonly #connection = new Connection({
+    models: () => {
+      this.#showGreeting();
+      this.#showFigures();
+    },
+    gone: () => this.#showBanner(),
+  });
   readonly #store: Store;
   /** Answers on their way, by conversation. */
   readonly #runs = new Map<string, Run>();
   readonly #thread: Thread;
   readonly #composer: Composer;
   readonly #sidebar: Sidebar;
-  #settings: ChatSettings = readSettings(localStorage.getItem(SETTINGS));
-  #models: readonly Model[] = [];
+  #settings: ChatSettings = readSettings(readKept("local", SETTINGS));
   #current: Conversation = newConversation();
-  #keyQuestion: Promise<boolean> | undefined;
-  #isGone = false;
   #unsavedReason = "";
   #figuresFrame = 0;
 
@@ -66,7 +69,7 @@ class Page {
       open: (conversation) => this.#open(conversation),
       rename: (conversation, title) => this.#rename(conversation, title),
       remove: (conversation) => this.#remove(conversation),
-      export: (conversation) => this.#export([conversation]),
+      export: (conversation) => exportFile([conversation]),
     });
     this.#store = new Store(shelf, {
       channel: tabChannel(),
@@ -78,11 +81,11 @@ class Page {
 
   /** Reads what was kept and asks for the models. */
   async start(): Promise<void> {
-    const lastId = sessionStorage.getItem(CURRENT) ?? "";
+    const lastId = readKept("session", CURRENT) ?? "";
     this.#show();
     byId("shell").classList.add("ready");
     if (matchMedia("(hover: hover)").matches) this.#composer.focus(); // on a phone the keyboard would cover the page
-    void this.#loadModels();
+    void this.#connection.load();
     const unreadable = await this.#store.load();
     if (unreadable > 0) toast(`${unreadable} conversations are of another version of this page and are not shown.`);
     const last = this.#store.get(lastId);
@@ -94,12 +97,12 @@ class Page {
     byId("new").addEventListener("click", () => this.#new());
     byId("settings-open").addEventListener("click", () => this.#openSettings());
     byId("model").addEventListener("click", () => this.#openSettings());
-    byId("export").addEventListener("click", () => this.#export(this.#store.list()));
+    byId("export").addEventListener("click", () => exportFile(this.#store.list()));
     const file = byId<HTMLInputElement>("import-file");
     byId("import").addEventListener("click", () => file.click());
     file.addEventListener("change", () => {
       const [chosen] = file.files ?? [];
-      if (chosen !== undefined) void this.#import(chosen);
+      if (chosen !== undefined) void importFile(chosen, this.#store).then(() => this.#showList());
       file.value = "";
     });
     document.addEventListener("keydown", (event) => this.#pressed(event));
@@ -134,7 +137,7 @@ class Page {
     if (last?.role === "assistant" && !runs.has(last)) this.#explainEnd(last);
     byId("title").textContent = this.#current.title;
     document.title = this.#current.turns.length > 0 ? `${this.#current.title} – nanochat` : "nanochat";
-    sessionStorage.setItem(CURRENT, this.#current.id);
+    keep("session", CURRENT, this.#current.id);
     this.#composer.setRunning(this.#runs.has(this.#current.id));
     this.#showList();
     this.#showFigures();
@@ -163,20 +166,8 @@ class Page {
 
   #showGreeting(): void {
     const model = this.#model();
-    const completes = model?.completes === true;
-    byId("greeting").textContent = completes ? "Begin a text" : "What is on your mind?";
-    byId("greeting-note").textContent = completes
-      ? `${model.id} is a base model: it knows no turns and writes on from the end of what you send.`
-      : "A language model of your own, on your own machine.";
-    this.#composer.setPlaceholder(completes ? "Write the beginning of a text" : "Write a message");
-    byId("ideas").replaceChildren(
-      ...(completes ? TEXT_IDEAS : CHAT_IDEAS).map((idea) =>
-        make("li", { children: [button(idea, { class: "idea", click: () => this.#send(idea) })] })
-      ),
-    );
-    const chip = byId("model");
-    chip.hidden = model === undefined;
-    chip.textContent = completes ? `${model.id} · base` : model?.id ?? "";
+    this.#composer.setPlaceholder(model?.completes ? "Write the beginning of a text" : "Write a message");
+    showGreeting(model, (idea) => this.#send(idea));
   }
 
   #apply(): void {
@@ -224,26 +215,6 @@ class Page {
     });
   }
 
-  #export(conversations: readonly Conversation[]): void {
-    if (conversations.length === 0) return toast("There is no conversation to export yet.");
-    const day = new Date().toISOString().slice(0, 10);
-    saveFile(`nanochat-${day}.json`, exportText(conversations));
-  }
-
-  async #import(file: File): Promise<void> {
-    try {
-      if (file.size > MAX_IMPORT_BYTES) throw new RangeError("Cannot import the file: it is larger than 64 MiB");
-      const conversations = importText(await file.text());
-      await this.#store.add(conversations);
-      this.#show();
-      toast(
-        conversations.length === 1 ? "One conversation imported." : `${conversations.length} conversations imported.`,
-      );
-    } catch (error) {
-      toast((error as Error).message);
-    }
-  }
-
   /** Another tab changed a conversation, or it got turns of another tab. */
   #changed(id: string): void {
     if (id !== this.#current.id) return this.#showList();
@@ -262,12 +233,12 @@ class Page {
   #showBanner(): void {
     const count = this.#store.unsavedCount;
     if (count === 0) {
-      return banner(this.#isGone ? "The server cannot be reached. Waiting for it to come back." : undefined);
+      return banner(this.#connection.isGone ? "The server cannot be reached. Waiting for it to come back." : undefined);
     }
     const what = count === 1 ? "One conversation is" : `${count} conversations are`;
     banner(`${what} kept only until this tab is closed: ${this.#unsavedReason}.`, [
       { label: "Try again", run: () => void this.#store.retry() },
-      { label: "Export all", run: () => this.#export(this.#store.list()) },
+      { label: "Export all", run: () => exportFile(this.#store.list()) },
     ]);
   }
 
@@ -311,13 +282,13 @@ class Page {
     void this.#make(
       conversation,
       new Run(answer, {
-        server: this.#server,
+        server: this.#connection.server,
         request,
         listener: {
           grew: () => this.#grew(conversation, answer),
           waits: (seconds) => this.#waits(conversation, seconds),
-          needsKey: () => this.#askKey(),
-          context: (contextLen) => this.#learnContext(model, contextLen),
+          needsKey: () => this.#connection.askKey(),
+          context: (contextLen) => this.#connection.learnContext(model, contextLen),
         },
       }),
     );
@@ -363,25 +334,13 @@ class Page {
 
   /** Says below an answer why there is no more of it, and what can be done. */
   #explain(answer: Answer, problem: Problem): void {
-    const again: NoticeAction = { label: "Try again", run: () => this.#again(answer) };
-    const { contextLen } = this.#model() ?? {};
-    const edit: NoticeAction = { label: "Edit the message", run: () => this.#thread.editLast() };
-    const texts: Record<Problem["kind"], [string, NoticeAction[]]> = {
-      busy: ["The server is still busy: it has more requests than it can take.", [again]],
-      closing: ["The server is shutting down or starting anew.", [again]],
-      gone: ["The server cannot be reached: it was stopped, or the connection broke.", [again]],
-      key: ["This server answers only with its API key.", [again]],
-      context: [`This message is longer than the model's context${contextLen ? ` of ${contextLen} tokens` : ""}.`, [
-        edit,
-      ]],
-      model: [`${problem.message}.`, [{ label: "Choose a model", run: () => this.#openSettings() }, again]],
-      refused: [`${problem.message}.`, [edit, again]],
-      failed: [`${problem.message}.`, [again]],
+    const remedies = {
+      again: () => this.#again(answer),
+      edit: () => void this.#thread.editLast(),
+      chooseModel: () => this.#openSettings(),
     };
-    const [text, actions] = texts[problem.kind];
-    this.#thread.attach(note(text, actions), answer);
-    if (problem.kind === "gone" || problem.kind === "closing") this.#lost();
-    if (problem.kind === "model") void this.#loadModels();
+    this.#thread.attach(explainProblem(problem, { contextLen: this.#model()?.contextLen, remedies }), answer);
+    this.#connection.noticed(problem);
   }
 
   /** The same for an answer of an earlier visit. */
@@ -404,9 +363,7 @@ class Page {
 
   #change(change: Partial<ChatSettings>): void {
     this.#settings = { ...this.#settings, ...change };
-    try {
-      localStorage.setItem(SETTINGS, JSON.stringify(this.#settings));
-    } catch {
+    if (!keep("local", SETTINGS, JSON.stringify(this.#settings))) {
       toast("This browser does not keep the settings: they hold until this tab is closed.");
     }
     this.#apply();
@@ -417,80 +374,15 @@ class Page {
 
   #openSettings(): void {
     openSettings(this.#settings, {
-      models: this.#models,
+      models: this.#connection.models,
       modelId: this.#model()?.id,
       change: (change) => this.#change(change),
     });
   }
 
   #model(): Model | undefined {
-    return this.#models.find(({ id }) => id === this.#settings.model) ?? this.#models[0];
+    return this.#connection.model(this.#settings.model);
   }
-
-  #learnContext(id: string, contextLen: number): void {
-    this.#models = this.#models.map((model) => model.id === id ? { ...model, contextLen } : model);
-  }
-
-  async #loadModels(): Promise<void> {
-    try {
-      this.#models = await this.#server.models();
-      this.#showGreeting();
-      this.#showFigures();
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      if (error.kind === "key") {
-        if (await this.#askKey()) await this.#loadModels();
-      } else if (error.kind === "gone" || error.kind === "closing") this.#lost();
-      else toast(`${error.message}.`);
-    }
-  }
-
-  /** Asks for the key once, however many requests lack it. */
-  #askKey(): Promise<boolean> {
-    this.#keyQuestion ??= (async () => {
-      const key = await askKey(sessionStorage.getItem(KEY) !== null);
-      this.#keyQuestion = undefined;
-      if (key === undefined) return false;
-      sessionStorage.setItem(KEY, key);
-      if (this.#models.length === 0) void this.#loadModels();
-      return true;
-    })();
-    return this.#keyQuestion;
-  }
-
-  /** The server is away: knocks until it is there again. */
-  #lost(): void {
-    if (this.#isGone) return;
-    this.#isGone = true;
-    this.#showBanner();
-    const knock = async () => {
-      if (document.hidden || !await this.#server.isThere()) return void setTimeout(knock, KNOCK_MS);
-      this.#isGone = false;
-      this.#showBanner();
-      toast("The server is there again.");
-      await this.#loadModels();
-    };
-    setTimeout(knock, KNOCK_MS);
-  }
-}
-
-function helpNote(): HTMLElement {
-  const keys = [
-    ...[["Enter", "send"], ["Shift Enter", "new line"], ["Esc", "stop the answer"], ["↑", "edit the last message"]],
-    ...[["Ctrl Shift N", "new chat (Ctrl Shift O where the browser takes it)"], ["Ctrl K", "search conversations"]],
-    ...[["↑ ↓ F2 Delete", "in the list: go, rename, delete"]],
-  ];
-  const rows = [
-    ...SLASH_COMMANDS.map(({ name, value, does }) =>
-      [make("code", { text: `${name} ${value}`.trim() }), does] as const
-    ),
-    ...keys.map(([key, does]) => [make("kbd", { text: key }), does] as const),
-  ];
-  const list = make("dl", {
-    class: "help",
-    children: rows.flatMap(([name, does]) => [make("dt", { children: [name] }), make("dd", { text: does })]),
-  });
-  return make("div", { class: "note", attributes: { role: "status" }, children: [list] });
 }
 
 /** Asks the browser not to clear what is kept when it needs room; missing where the page comes over plain http. */
