@@ -7,7 +7,16 @@ Deno.test("ApiKey finds itself in a header and nothing else", () => {
     assert(key.isIn(text), text);
   }
   for (
-    const text of [undefined, "", "Bearer", "Bearer ", "correct-horse", "Basic correct-horse", "Bearer correct-hors"]
+    const text of [
+      undefined,
+      `Bearer${" ".repeat(16_000)}x y`,
+      "",
+      "Bearer",
+      "Bearer ",
+      "correct-horse",
+      "Basic correct-horse",
+      "Bearer correct-hors",
+    ]
       .concat([
         "Bearer correct-horse2",
         "Bearer Correct-horse",

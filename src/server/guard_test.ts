@@ -89,6 +89,9 @@ Deno.test("guard() wants the key for everything but the page, its picture and /h
     assertEquals(await verdict(ask(path)), [401, "invalid_api_key"], path);
     assertEquals(await verdict(ask(path, { authorization: "Bearer wrong" })), [401, "invalid_api_key"], path);
   }
+  for (const path of ["/", "/health"]) {
+    assertEquals(await verdict(ask(path, JSON_TYPE, post())), [401, "invalid_api_key"], `POST ${path}`);
+  }
   const response = await ask("/v1/models", {}, {});
   assertEquals(response.headers.get("www-authenticate"), "Bearer");
   assertEquals((await ask("/v1/models", { authorization: `Bearer ${KEY}` })).status, 200);

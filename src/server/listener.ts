@@ -91,6 +91,7 @@ export class Listener {
       noDelay: true,
     }, (incoming, outgoing) => void answer(handler, { incoming, outgoing, watch, stallMs: limits.stallMs }));
     server.maxConnections = limits.connections;
+    server.on("upgrade", (_, socket) => socket.destroy()); // Deno would leave it open, without a deadline
     const listening = Promise.withResolvers<void>();
     server.once("error", (cause) => listening.reject(listenError(cause, { host, port })));
     server.listen(port, host, () => listening.resolve());

@@ -87,6 +87,9 @@ Deno.test("Listener cuts off clients that are silent, slow with headers or with 
     assert(ended === "" || ended.includes("408"), ended);
     assertStringIncludes(await exchange(port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "200 OK");
     await exchange(port, "");
+    const upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+    assertEquals(await exchange(port, `GET / HTTP/1.1\r\nHost: a\r\n${upgrade}`), "");
+    assertEquals(await exchange(port, "CONNECT evil:80 HTTP/1.1\r\nHost: a\r\n\r\n"), "");
   }));
 
 Deno.test("Listener aborts the request and its stream when the client goes, and when it reads nothing", () => {
