@@ -1,7 +1,7 @@
 /** What tests of the page share: the real page from the real HTTP side with scripted models, in a headless Chromium, watched closely. */
 import { assertEquals } from "@std/assert";
 import type { MiddlewareHandler } from "hono";
-import type { BrowserContext, BrowserContextOptions, Page } from "playwright-core";
+import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playwright-core";
 import { findBrowser, startBrowser } from "../../../dev/browser.ts";
 import { testApp } from "../app_testing.ts";
 import type { ModelService } from "../models.ts";
@@ -40,14 +40,21 @@ export interface PageTestOptions<S extends ModelService> {
   readonly expected?: RegExp;
 }
 
+/** One browser for the tests of a file; each has a context of its own, with nothing of the others. */
+let browser: Browser | undefined;
+const isSkipped = findBrowser() === undefined && Deno.env.get("CI") === undefined;
+Deno.test.beforeAll(async () => {
+  if (!isSkipped) browser = await startBrowser();
+});
+Deno.test.afterAll(() => browser?.close());
+
 /** Registers a test of the page. At its end nothing may have reached another host, no dialog opened, no error been reported. */
 export function pageTest<S extends ModelService = ScriptedService>(
   name: string,
   options: PageTestOptions<S>,
   body: (world: World<S>) => Promise<void>,
 ): void {
-  const ignore = findBrowser() === undefined && Deno.env.get("CI") === undefined;
-  Deno.test({ name, ignore, fn: () => runInBrowser(options, body) });
+  Deno.test({ name, ignore: isSkipped, fn: () => runInBrowser(options, body) });
 }
 
 async function runInBrowser<S extends ModelService>(
@@ -61,11 +68,10 @@ async function runInBrowser<S extends ModelService>(
   let server = listen(0);
   const { port } = server.addr;
   const url = `http://127.0.0.1:${port}/`;
-  const browser = await startBrowser();
   const problems: string[] = [];
-  const timer = setTimeout(() => void browser.close(), DEADLINE_MS); // everything that waits for it fails then
+  const context = await browser!.newContext({ reducedMotion: "reduce", ...options.browser });
+  const timer = setTimeout(() => void context.close(), DEADLINE_MS); // everything that waits for it fails then
   try {
-    const context = await browser.newContext({ reducedMotion: "reduce", ...options.browser });
     context.setDefaultTimeout(STEP_MS);
     if (options.init !== undefined) await context.addInitScript(options.init);
     watch(context, { url, problems, expected: options.expected });
@@ -89,7 +95,7 @@ async function runInBrowser<S extends ModelService>(
     assertEquals(problems, []);
   } finally {
     clearTimeout(timer);
-    await browser.close();
+    await context.close();
     await server.shutdown();
     await served?.close();
   }
