@@ -17,6 +17,7 @@ const FLAGS: FlagTable = {
   prompt: string(undefined, { help: "", short: "p" }),
   resume: oneOf(["", "latest", "auto"], { help: "", default: "", bare: "latest" }),
   overwrite: bool(false, { help: "" }),
+  cors: string(undefined, { help: "", many: true }),
   ...COMMON_FLAGS,
 };
 
@@ -43,6 +44,7 @@ const value = (args: string[], name: string, given?: Given) => run(args, given).
 
 const ACCEPTED: [string, string[], string, unknown][] = [
   ["dashes", ["--device-batch-size=4"], "device-batch-size", 4],
+  ["all of several, where a list is meant", ["--cors=a", "--cors=b,c"], "cors", "a,b,c"],
   ["underscores", ["--device_batch_size=4"], "device-batch-size", 4],
   ["a value after a space", ["--depth", "4"], "depth", 4],
   ["a negative value after a space", ["--depth", "-1"], "depth", -1],
