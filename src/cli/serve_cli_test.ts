@@ -93,6 +93,29 @@ Deno.test("nanochat serve ends after running answers, and cuts off others", asyn
   });
 });
 
+Deno.test("nanochat serve stops at once at a second signal", async () => {
+  using place = new ToyPlace();
+  await place.add({ stage: "base", tag: "d2", sequenceLen: 4096 });
+  let output = "";
+  let answer: Promise<string> | undefined;
+  let sent = 0;
+  const { code } = await nanochat(["serve", "--port=0", "--json"], {
+    env: { NANOCHAT_BASE_DIR: place.folder },
+    onOutput: (text, send) => {
+      output += text;
+      const url = /"url":"(http:[^"]+)"/.exec(output)?.[1];
+      if (url !== undefined) {
+        answer ??= askChat(url, { stream: true, max_tokens: 4000 }).then((response) => {
+          send("SIGINT");
+          return response.text();
+        }).catch(() => "cut");
+      }
+      if (output.includes("a second Ctrl-C") && sent++ === 0) send("SIGINT");
+    },
+  });
+  assertEquals([code, await answer], [130, "cut"], output);
+});
+
 Deno.test("nanochat serve says why it does not start", async () => {
   using place = new ToyPlace();
   await place.add({ stage: "sft", tag: "d2" });

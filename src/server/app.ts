@@ -33,6 +33,10 @@ export function createApp(options: AppOptions): Hono {
   app.onError((error, c) => answerError(c, error, api));
   app.notFound((c) => answerError(c, notFound(c), api));
   app.use(requestId());
+  app.use(async (c, next) => {
+    await next();
+    c.header("x-request-id", c.get("requestId")); // also where a handler made its own Response, as streams do
+  });
   for (const handler of middleware) app.use(handler);
 
   for (const { method, path, handle } of ENDPOINTS) app.on(method, routeOf(path), (c) => handle(c, api));

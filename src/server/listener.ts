@@ -38,6 +38,8 @@ export interface Exchange {
   /** Without the query, percent-encoded. */
   readonly path: string;
   readonly status: number;
+  /** Its header `x-request-id`, "" where it has none. */
+  readonly id: string;
   readonly ms: number;
   /** False where the client left, or was too slow, or the handler failed. */
   readonly isWhole: boolean;
@@ -143,18 +145,19 @@ async function answer(
   outgoing.on("error", () => {});
   const { method = "", url = "" } = incoming;
   const address = incoming.socket.remoteAddress ?? "";
-  let isWhole = false;
+  let [id, isWhole] = ["", false];
   watch.begun();
   try {
     const request = requestOf(incoming, gone.signal);
     const response = request instanceof Response ? request : await handler(request, { address });
+    id = response.headers.get("x-request-id") ?? "";
     await write(response, { outgoing, gone: gone.signal, stallMs });
     isWhole = true;
   } catch {
     outgoing.destroy(); // the client reads an end that is none
   } finally {
     const [path, status] = [urlOf(url)?.pathname ?? "", outgoing.statusCode];
-    watch.ended({ address, method, path, status, ms: performance.now() - startMs, isWhole });
+    watch.ended({ address, method, path, status, id, ms: performance.now() - startMs, isWhole });
   }
 }
 

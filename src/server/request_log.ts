@@ -6,9 +6,10 @@ import { type GenerationEvent, type GenerationRequest, type ModelService, withGe
 const LONGEST_PATH = 200;
 
 /** Says who asked for what, and how it ended. */
-export function exchangeLine({ address, method, path, status, ms, isWhole }: Exchange): string {
+export function exchangeLine({ address, method, path, status, id, ms, isWhole }: Exchange): string {
   const shown = path.length > LONGEST_PATH ? `${path.slice(0, LONGEST_PATH)}...` : path;
-  return `${address} ${method} ${shown} ${status} in ${(ms / 1000).toFixed(2)} s${isWhole ? "" : ", cut off"}`;
+  return `${address} ${method} ${shown} ${status} in ${(ms / 1000).toFixed(2)} s${isWhole ? "" : ", cut off"} ${id}`
+    .trimEnd();
 }
 
 /** Wraps a service so that the texts of its requests and answers are told too. */
