@@ -3,7 +3,7 @@
 #include <stdint.h>
 
 #define NC_ABI_VERSION 1
-#define NC_ABI_HASH "67cf2c9a53834584b1d2a2d58a262320"
+#define NC_ABI_HASH "2e576f6503885da5f0496cc691be427c"
 #define NC_DTYPE_F32 0
 #define NC_DTYPE_BF16 1
 #define NC_DTYPE_F16 2
@@ -183,8 +183,8 @@ NC_API int32_t nc_attention_fwd(nc_context* ctx, void* o, void* lse, void* q, vo
 /* Overwrites dq, dk, dv (0 for padding) and delta f32 (B, H, T) = rowsum(dO o), from o and lse of nc_attention_fwd. */
 NC_API int32_t nc_attention_bwd(nc_context* ctx, void* dq, void* dk, void* dv, void* delta, void* dO, void* q, void* k, void* v, void* o, void* lse, void* lengths, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t window, float scale, int32_t dtype);
 
-/* Attention to a cache (B, G, capacity, D) that already holds this chunk: o, q (B, T, H, D); query t < counts[b] of row b sees keys up to positions[b] + t (window as in nc_attention_fwd), other rows of o are 0. positions, counts i32 (B). The bits of a query depend on its position alone. */
-NC_API int32_t nc_attention_cached_fwd(nc_context* ctx, void* o, void* q, void* kCache, void* vCache, void* positions, void* counts, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t capacity, int32_t window, float scale, int32_t dtype);
+/* Attention to a cache (B, G, capacity, D) that already holds this chunk: o, q (B, T, H, D); query t < counts[b] of row b sees keys up to positions[b] + t (window as in nc_attention_fwd), other rows of o are 0. positions, counts i32 (B). The bits of a query depend on its position alone. scratch: B * T * H * ceil(capacity / 64) * (D + 2) * 4 bytes, in which CUDA splits the keys of a few queries over the device, or null; the bits are the same. */
+NC_API int32_t nc_attention_cached_fwd(nc_context* ctx, void* o, void* q, void* kCache, void* vCache, void* positions, void* counts, void* scratch, int32_t B, int32_t T, int32_t H, int32_t G, int32_t D, int32_t capacity, int32_t window, float scale, int32_t dtype);
 
 /* Writes tokens t < counts[b] of k, v (B, T, G, D) into the caches (B, G, capacity, D) at positions[b] + t; beyond the capacity fails the queue. */
 NC_API int32_t nc_kv_append(nc_context* ctx, void* kCache, void* vCache, void* k, void* v, void* positions, void* counts, int32_t B, int32_t T, int32_t G, int32_t D, int32_t capacity, int32_t dtype);
