@@ -62,9 +62,10 @@ async function stage(folder: string): Promise<void> {
   const commit = readCommit(ROOT);
   if (commit !== null) await Deno.writeTextFile(join(folder, COMMIT_FILE), commit);
   for (const [name, asset] of Object.entries(ASSETS)) {
+    if ("left" in asset && asset.left === "always") continue;
     const from = assetPath(name as keyof typeof ASSETS);
     if (!existsSync(from)) {
-      if ("optional" in asset) continue;
+      if ("left" in asset) continue;
       throw new Error(`Cannot build: "${from}" is missing; run "deno task setup"`);
     }
     await copy(from, join(folder, asset.packed));

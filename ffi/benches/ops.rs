@@ -92,7 +92,7 @@ fn cached(bench: &Bench, [B, T, H, G, D]: [usize; 5], position: i32, dtype: i32)
     }
     let [b, t, h, g, d, c] = [B, T, H, G, D, capacity].map(|n| n as i32);
     let seconds = bench.time(20, |ctx| unsafe {
-        nc_attention_cached_fwd(ctx, o, q, k, v, positions, counts, b, t, h, g, d, c, -1, 0.1, dtype)
+        nc_attention_cached_fwd(ctx, o, q, k, v, positions, counts, null_mut(), b, t, h, g, d, c, -1, 0.1, dtype)
     });
     let pairs = (B * H * T) as f64 * (f64::from(position) + (T as f64 + 1.0) / 2.0);
     println!(

@@ -4,7 +4,7 @@ use crate::Context;
 use std::ffi::c_void;
 
 pub const ABI_VERSION: i32 = 1;
-pub const ABI_HASH: &str = "67cf2c9a53834584b1d2a2d58a262320";
+pub const ABI_HASH: &str = "2e576f6503885da5f0496cc691be427c";
 /// Element sizes by dtype code.
 pub const DTYPE_BYTES: [usize; 8] = [4, 2, 2, 4, 2, 1, 1, 1];
 pub const DTYPE_F32: i32 = 0;
@@ -177,6 +177,7 @@ const _: unsafe extern "C" fn(
 ) -> i32 = crate::nc_attention_bwd;
 const _: unsafe extern "C" fn(
     *mut Context,
+    *mut c_void,
     *mut c_void,
     *mut c_void,
     *mut c_void,

@@ -6,7 +6,7 @@ import { chooseData, chooseTokenizer, resolveBaseDir } from "../data/base_dir.ts
 import { listShards, splitShards } from "../data/dataset.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { programFile } from "../native/installation.ts";
-import { chooseComputeType, Device } from "../tensor/device.ts";
+import { chooseComputeType, Device, type DeviceType } from "../tensor/device.ts";
 import { COMPUTE_TYPES } from "../tensor/dtype.ts";
 import { wantsProfile } from "./command.ts";
 import type { Terminal } from "./progress.ts";
@@ -25,9 +25,12 @@ const FORMS: Readonly<Record<string, (options: never) => Promise<Figures>>> = {
 };
 
 function deviceOptions({ deviceType, threads, dtype, muonDtype }: BenchValues): BenchOptions {
-  const kind = deviceType === "cuda" ? "cuda" : "cpu";
-  using device = Device.open(kind, { threads: threads as number });
-  const chosen = { deviceType: kind, threads: threads as number, dtype: chooseComputeType(device, dtype as string) };
+  using device = Device.choose(deviceType as DeviceType, { threads: threads as number });
+  const chosen = {
+    deviceType: device.info().kind,
+    threads: threads as number,
+    dtype: chooseComputeType(device, dtype as string),
+  };
   return Object.assign(chosen, { muonDtype: COMPUTE_TYPES[muonDtype as string] }) as BenchOptions;
 }
 

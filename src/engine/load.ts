@@ -11,7 +11,7 @@ import { Engine } from "./engine.ts";
 
 /** Where and how a model runs. */
 export interface LoadOptions {
-  /** "" = the CPU. */
+  /** "" = a GPU where there is one. */
   readonly deviceType?: "cpu" | "cuda" | "";
   /** CPU threads; 0 = physical cores. */
   readonly threads?: number;
@@ -61,13 +61,16 @@ export class LoadedModel implements Disposable {
     const { folder, step } = chosen;
     checkTokenizer(chosen, folder);
     const tokenizer = await Tokenizer.load(folder);
-    const device = Device.open(deviceType || "cpu", { threads });
+    const device = Device.choose(deviceType, { threads });
     try {
-      const { nc, ctx } = device;
-      using mapped = new MappedCheckpoint({ nc, ctx, folder, step });
+      using mapped = new MappedCheckpoint({ ...device.context, folder, step });
       const config = mapped.meta.config as unknown as GPTConfig;
       const model = new GPT(device, config, { dtype: chooseComputeType(device, dtype), training: false });
-      loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
+      loadTensors(device.context, {
+        from: mapped.tensors,
+        into: masterTensors(model),
+        what: `the model of "${folder}"`,
+      });
       model.parameters.refreshCopies();
       model.packForInference(quantize);
       await device.wait();
@@ -95,10 +98,10 @@ export class LoadedModel implements Disposable {
  * @throws {CheckpointError} where the checkpoint is damaged, or its shapes are not the model's.
  */
 export async function loadWeights(model: GPT, { folder, step }: { folder: string; step: number }): Promise<void> {
-  const { nc, ctx } = model.device;
-  using mapped = new MappedCheckpoint({ nc, ctx, folder, step });
+  const { context } = model.device;
+  using mapped = new MappedCheckpoint({ ...context, folder, step });
   await mapped.verify();
-  loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
+  loadTensors(context, { from: mapped.tensors, into: masterTensors(model), what: `the model of "${folder}"` });
   model.parameters.refreshCopies();
   await model.device.wait();
 }

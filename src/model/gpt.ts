@@ -13,6 +13,7 @@ import type { Device, OwnedTensor } from "../tensor/device.ts";
 import { bf16FromF32, type ComputeType, f32FromBf16 } from "../tensor/dtype.ts";
 import * as ops from "../tensor/ops.ts";
 import { type Parameter, Parameters, type ParameterSpec } from "../tensor/parameter.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import type { Tape } from "../tensor/tape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { KVCache } from "./kv_cache.ts";
@@ -175,13 +176,12 @@ export class GPT implements Disposable {
    * and every projection back into the residual stream zero, so that the first loss is ln V. Same seed, same bits on every device.
    */
   initWeights(seed: number): void {
-    const { nc, ctx } = this.device;
     let offset = 0n;
     for (const { name, shape: [out, inputs], master, size } of this.parameters.all()) {
       const isZero = name === "lm_head.weight" || name.endsWith("c_proj.weight");
       const std = name === "transformer.wte.weight" ? 1 : Math.min(1, Math.sqrt(out / inputs)) / Math.sqrt(inputs);
       if (isZero) this.device.fill(master, 0);
-      else nc.normal(ctx, master.pointer, BigInt(size), BigInt(seed), offset, 0, std);
+      else fillNormal(this.device, master, { seed: BigInt(seed), offset, std });
       offset += BigInt(size);
     }
     this.parameters.refreshCopies();

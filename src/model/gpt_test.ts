@@ -1,7 +1,9 @@
 import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import { LAYOUT } from "../native/abi.ts";
 import { Arena } from "../tensor/arena.ts";
+import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import { bf16FromF32, f32FromBf16 } from "../tensor/dtype.ts";
 import { Tape } from "../tensor/tape.ts";
 import {
@@ -42,7 +44,7 @@ Deno.test("checkConfig() accepts the smallest model and names the size that does
   refused({ nEmbd: 66 }, "width 66 does not split into 4 heads of even width");
   refused({ nEmbd: 60 }, "width 60 does not split into 4 heads of even width"); // heads of 15
   refused({ nKvHead: 3 }, "4 query heads, expected a multiple of the 3 key/value heads");
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   assertThrows(() => new GPT(device, { ...CONFIG, nKvHead: 3 }, { dtype: "f32", training: false }), RangeError);
 });
 
@@ -66,7 +68,7 @@ Deno.test("parameterSpecs(), parameterCount() and flopsPerToken() agree with a c
 });
 
 Deno.test("GPT.initWeights() draws each matrix with its own spread and numbers, and leaves the way back at zero", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = new GPT(device, CONFIG, { dtype: "bf16", training: false });
   model.initWeights(3);
   const seen = new Set<number>();
@@ -87,7 +89,7 @@ Deno.test("GPT.initWeights() draws each matrix with its own spread and numbers, 
 });
 
 Deno.test("GPT.initWeights() gives the same weights for the same seed and others for another", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = new GPT(device, CONFIG, { dtype: "f32", training: false });
   const draw = async (seed: number) => {
     model.initWeights(seed);
@@ -99,7 +101,7 @@ Deno.test("GPT.initWeights() gives the same weights for the same seed and others
 });
 
 Deno.test("GPT tabulates cos and sin for ten context lengths, rounded to bfloat16 unless told not to", async () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const half = CONFIG.nEmbd / CONFIG.nHead / 2;
   for (const roundRotary of [undefined, true, false]) {
     using model = new GPT(device, CONFIG, { dtype: "f32", training: false, roundRotary });
@@ -119,7 +121,7 @@ Deno.test("GPT tabulates cos and sin for ten context lengths, rounded to bfloat1
 });
 
 Deno.test("GPT.forward() shows the residual stream from the embedding to the last layer", () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = new GPT(device, CONFIG, { dtype: "f32", training: false });
   using arena = new Arena(device, 1 << 22);
   using ids = device.from(Int32Array.of(1, 2, 3, 4, 5, 6), [2, 3], "i32");
@@ -132,10 +134,10 @@ Deno.test("GPT.forward() shows the residual stream from the embedding to the las
 });
 
 Deno.test("GPT.packForInference('int8') answers, scores and measures with the same rounded weights, and gives no gradients", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = new GPT(device, CONFIG, { dtype: "f32", training: true });
-  for (const [i, { master, size }] of model.parameters.all().entries()) {
-    device.nc.normal(device.ctx, master.pointer, BigInt(size), 5n, BigInt(i) << 32n, 0, 0.15);
+  for (const [i, { master }] of model.parameters.all().entries()) {
+    fillNormal(device, master, { seed: 5n, offset: BigInt(i) << 32n, std: 0.15 });
   }
   using arena = new Arena(device, 1 << 24);
   const tape = new Tape(device, arena, { training: false });
@@ -170,7 +172,7 @@ Deno.test("GPT.packForInference('int8') answers, scores and measures with the sa
 });
 
 Deno.test("GPT.packForInference() packs every product's weight and not the embedding; disposing frees all memory", () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const { allocated } = device.memory();
   for (const dtype of ["f32", "bf16"] as const) {
     {

@@ -9,7 +9,7 @@ import { formatProblem, FORMATS } from "../data/formats.ts";
 import { bindNative } from "../native/call.ts";
 import { pointerFrom } from "../native/call.ts";
 import type { MappedFile, NativeContext } from "../native/files.ts";
-import { addressAt, hashMemory, mapFile, readMemory, unmapFile } from "../native/files.ts";
+import { addressAt, hashMemory, loadMemory, mapFile, readMemory, unmapFile } from "../native/files.ts";
 import { openLibrary } from "../native/load.ts";
 import type { NamedTensor } from "./checkpoint.ts";
 import { findCheckpoint } from "./checkpoint_folder.ts";
@@ -171,7 +171,7 @@ export async function verifyFiles(
  * @throws {CheckpointError} "mismatch", naming the first tensor that is missing, left over or of another shape; nothing is copied then.
  */
 export function loadTensors(
-  { nc, ctx }: NativeContext,
+  context: NativeContext,
   options: { from: ReadonlyMap<string, MappedTensor>; into: readonly NamedTensor[]; what: string },
 ): void {
   const { from, into, what } = options;
@@ -191,7 +191,9 @@ export function loadTensors(
       throw new CheckpointError("mismatch", `Cannot load ${what}: tensor "${name}" is ${is}, expected ${expected}`);
     }
   }
-  for (const { name, pointer, bytes } of into) nc.copy(ctx, pointer, from.get(name)!.pointer, BigInt(bytes));
+  for (const { name, pointer, bytes } of into) {
+    loadMemory(context, { to: pointer, from: from.get(name)!.pointer, bytes });
+  }
 }
 
 function listNames(names: ReadonlySet<string>): string {

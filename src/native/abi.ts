@@ -705,7 +705,7 @@ const ops = {
   },
   nc_attention_cached_fwd: {
     doc:
-      "Attention to a cache (B, G, capacity, D) that already holds this chunk: o, q (B, T, H, D); query t < counts[b] of row b sees keys up to positions[b] + t (window as in nc_attention_fwd), other rows of o are 0. positions, counts i32 (B). The bits of a query depend on its position alone.",
+      "Attention to a cache (B, G, capacity, D) that already holds this chunk: o, q (B, T, H, D); query t < counts[b] of row b sees keys up to positions[b] + t (window as in nc_attention_fwd), other rows of o are 0. positions, counts i32 (B). The bits of a query depend on its position alone. scratch: B * T * H * ceil(capacity / 64) * (D + 2) * 4 bytes, in which CUDA splits the keys of a few queries over the device, or null; the bits are the same.",
     args: [
       "ctx: ptr",
       "o: ptr",
@@ -714,6 +714,7 @@ const ops = {
       "vCache: ptr",
       "positions: ptr",
       "counts: ptr",
+      "scratch: ptr",
       "B: i32",
       "T: i32",
       "H: i32",

@@ -22,15 +22,15 @@ function library(name: string): string {
 interface Asset {
   readonly checkout: string;
   readonly packed: string;
-  /** The single file is made without it where it was not built. */
-  readonly optional?: true;
+  /** The single file is made without it: where it was not built, or in any case. */
+  readonly left?: "unbuilt" | "always";
 }
 
 /** What the program has beside its code. */
 export const ASSETS = {
   cpu: { checkout: `ffi/target/release/${library("cpu")}`, packed: library("cpu") },
-  cuda: { checkout: `kernels_cu/build/${library("cuda")}`, packed: library("cuda"), optional: true },
-  cuda_emu: { checkout: `kernels_cu/build/${library("cuda_emu")}`, packed: library("cuda_emu"), optional: true },
+  cuda: { checkout: `kernels_cu/build/${library("cuda")}`, packed: library("cuda"), left: "unbuilt" },
+  cuda_emu: { checkout: `kernels_cu/build/${library("cuda_emu")}`, packed: library("cuda_emu"), left: "always" },
   sandbox: { checkout: "dist/sandbox", packed: "sandbox" },
   page: { checkout: "dist/page/index.html", packed: "page.html" },
   logo: { checkout: "src/server/page/logo.svg", packed: "logo.svg" },

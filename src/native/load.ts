@@ -27,8 +27,10 @@ export type Symbols = Deno.DynamicLibrary<ReturnType<typeof ffiSymbols<typeof ab
 
 const REPAIR: Record<LibraryKind, string> = {
   cpu: CHECKOUT ? 'run "deno task build:cpu"' : "start nanochat again, which unpacks it",
-  cuda: "this version computes on the CPU only: leave --device-type out",
-  cuda_emu: "this version computes on the CPU only",
+  cuda: CHECKOUT
+    ? 'run "deno task build:cuda", or choose --device-type=cpu'
+    : "this file is the variant for the CPU: choose --device-type=cpu",
+  cuda_emu: 'run "deno task build:cuda-emu"',
 };
 
 /** Hash of everything that both sides of the interface must agree on: 32 hex digits. */
@@ -40,9 +42,15 @@ export function abiHash(): string {
   return createHash("sha256").update(JSON.stringify([constants, rows])).digest("hex").slice(0, 32);
 }
 
+/** Path of a library, there or not. NC_CUDA_EMU=1 puts the emulation in the place of the library for cards. */
+function libraryPath(kind: LibraryKind): string {
+  return assetPath(kind === "cuda" && Deno.env.get("NC_CUDA_EMU") === "1" ? "cuda_emu" : kind);
+}
+
 /** Gives the file that `openLibrary` would open; undefined where there is none. */
 export function findLibrary(kind: LibraryKind): string | undefined {
-  return isFile(assetPath(kind)) ? assetPath(kind) : undefined;
+  const path = libraryPath(kind);
+  return isFile(path) ? path : undefined;
 }
 
 const opened = new Map<LibraryKind, Symbols>();
@@ -57,7 +65,7 @@ export function openLibrary(kind: LibraryKind): Symbols {
   if (known) return known;
   const path = findLibrary(kind);
   if (path === undefined) {
-    throw new Error(`Cannot open the library "${kind}": not found at ${assetPath(kind)}; ${REPAIR[kind]}`);
+    throw new Error(`Cannot open the library "${kind}": not found at ${libraryPath(kind)}; ${REPAIR[kind]}`);
   }
   const rows = Object.fromEntries(
     Object.entries(abi as Record<string, AbiRow>).filter(([_, row]) => kind === "cpu" || row.lib !== "cpu"),

@@ -4,8 +4,10 @@
  * Calls enqueue and return; `wait` and `read` are the only points where the host sees results. A context serves one caller at a
  * time: the loader, the checkpoint writer and the engine open devices of their own.
  */
-import { bindNative, type Native, pointerFrom, zeroTerminated } from "../native/call.ts";
-import { type LibraryKind, openLibrary } from "../native/load.ts";
+import { STATUS } from "../native/abi.ts";
+import { bindNative, type Native, NativeError, pointerFrom, zeroTerminated } from "../native/call.ts";
+import type { NativeContext } from "../native/files.ts";
+import { findLibrary, type LibraryKind, openLibrary } from "../native/load.ts";
 import {
   COMPUTE_TYPES,
   type ComputeType,
@@ -17,6 +19,9 @@ import {
   typedArray,
 } from "./dtype.ts";
 import { sizeOf, Tensor } from "./tensor.ts";
+
+/** Which device a user asks for; "" = a GPU where there is one, else the CPU. */
+export type DeviceType = "cpu" | "cuda" | "";
 
 /** What a device says about itself. */
 export interface DeviceInfo {
@@ -93,6 +98,7 @@ export class Device implements Disposable {
   /** First argument of every native function. */
   readonly ctx: Deno.PointerObject;
   #open = true;
+  #host: Device | undefined;
 
   /** Takes over a native context; `open` makes one. */
   constructor(kind: LibraryKind | "plan", nc: Native, ctx: Deno.PointerObject) {
@@ -113,9 +119,34 @@ export class Device implements Disposable {
     return new Device(kind, nc, pointerFrom(out));
   }
 
+  /**
+   * Opens the device that a user asked for: without a wish a GPU where the library and a card are there, else the CPU.
+   *
+   * @throws {Error} where what was asked for is missing, saying why and what to do.
+   */
+  static choose(type: DeviceType, options: { index?: number; threads?: number } = {}): Device {
+    if (type !== "") return Device.open(type, options);
+    if (findLibrary("cuda") !== undefined) {
+      try {
+        return Device.open("cuda", options);
+      } catch (error) {
+        if (!(error instanceof NativeError) || error.status !== STATUS.UNSUPPORTED) throw error;
+      }
+    }
+    return Device.open("cpu", options);
+  }
+
   /** Whether the context still exists. */
   get isOpen(): boolean {
     return this.#open;
+  }
+
+  /** The context with the one that handles its files: a device other than the CPU has a host, opened when it is first asked for. */
+  get context(): NativeContext {
+    const { nc, ctx, kind } = this;
+    if (kind === "cpu" || kind === "plan") return { nc, ctx };
+    this.#host ??= Device.open("cpu", { threads: 1 });
+    return { nc, ctx, host: { nc: this.#host.nc, ctx: this.#host.ctx } };
   }
 
   /** Describes the device. */
@@ -203,6 +234,8 @@ export class Device implements Disposable {
   [Symbol.dispose](): void {
     if (this.#open) this.nc.context_free(this.ctx);
     this.#open = false;
+    this.#host?.[Symbol.dispose]();
+    this.#host = undefined;
   }
 }
 

@@ -84,8 +84,7 @@ export async function importModel(
   try {
     await tokenizer.save(temporary);
     const meta = await saveCheckpoint({
-      nc: device.nc,
-      ctx: device.ctx,
+      ...device.context,
       folder,
       step,
       model: foreign.model,

@@ -220,7 +220,7 @@ export class TrainSession implements AsyncDisposable {
   /** Opens device and model, fills or loads the weights, and checks that the next checkpoint will fit. */
   static async open(options: SessionOptions): Promise<TrainSession> {
     const { start: { folder, flags, resumed, replaced }, cx: { log }, config, B, T, gradAccum } = options;
-    const device = Device.open(flags.deviceType === "cuda" ? "cuda" : "cpu", { threads: flags.threads });
+    const device = Device.choose(flags.deviceType, { threads: flags.threads });
     const dtype = chooseComputeType(device, flags.dtype || resumed?.dtype); // a resumed run stays what it was elsewhere too
     const optimizer = {
       unembeddingLr: flags.unembeddingLr,
@@ -238,7 +238,7 @@ export class TrainSession implements AsyncDisposable {
       folder,
       model: masterTensors(trainer.model),
       optimizer: stateTensors(trainer),
-      io: nativeIo(device),
+      io: nativeIo(device.context),
       reclaimed: replaced.reduce((sum, step) => sum + stepBytes(folder, step), 0),
     });
     const peakFlops = await measurePeakFlops(device, dtype);
@@ -362,10 +362,8 @@ export class TrainSession implements AsyncDisposable {
     if (this.#replaced.length > 0) {
       return log.info(`Stopped before the first step: ${describeSteps(this.#replaced)} in "${folder}" stay`);
     }
-    const { nc, ctx } = this.device;
     this.#saved = await saveCheckpoint({
-      nc,
-      ctx,
+      ...this.device.context,
       folder,
       step: this.step,
       model: masterTensors(this.trainer.model),
@@ -393,7 +391,7 @@ export class TrainSession implements AsyncDisposable {
     const { start: { folder } } = this.#options;
     if (this.#saved?.step !== this.step) return;
     this.#saved = { ...this.#saved, valBpb: this.valBpb, loop: { ...this.#loop, wallTimeMs: this.#clock.wallMs } };
-    await amendMeta(nativeIo(this.device), { folder, meta: this.#saved });
+    await amendMeta(nativeIo(this.device.context), { folder, meta: this.#saved });
   }
 
   /** Ends the events and sums up. */
@@ -466,7 +464,9 @@ function announce({ log, trainer, dtype, peakFlops }: Announcement): void {
       `${count(parameterCount(config))} parameters, ${flopsPerToken(config).toExponential(3)} FLOPs per token`,
   );
   log.info(
-    `Device: ${name}, ${threads} threads, ${dtype}, ${(peakFlops / 1e9).toFixed(0)} GFLOP/s measured; ` +
+    `Device: ${name}, ${threads === undefined ? "" : `${threads} threads, `}${dtype}, ${
+      (peakFlops / 1e9).toFixed(0)
+    } GFLOP/s measured; ` +
       `memory ${(trainer.device.memory().allocated / 2 ** 20).toFixed(0)} MiB`,
   );
 }

@@ -23,12 +23,12 @@ export async function restoreTrainer(
   trainer: Trainer,
   { folder, step }: { folder: string; step: number },
 ): Promise<void> {
-  const { nc, ctx } = trainer.device;
-  using mapped = new MappedCheckpoint({ nc, ctx, folder, step, rank: 0 });
+  const { context } = trainer.device;
+  using mapped = new MappedCheckpoint({ ...context, folder, step, rank: 0 });
   await mapped.verify();
   const path = join(folder, `step ${step}`);
-  loadTensors({ nc, ctx }, { from: mapped.tensors, into: masterTensors(trainer.model), what: `the model of ${path}` });
-  loadTensors({ nc, ctx }, {
+  loadTensors(context, { from: mapped.tensors, into: masterTensors(trainer.model), what: `the model of ${path}` });
+  loadTensors(context, {
     from: mapped.optimizer,
     into: stateTensors(trainer),
     what: `the optimizer state of ${path}`,

@@ -2,6 +2,7 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows }
 import { NativeError } from "../native/call.ts";
 import { pointerFrom } from "../native/call.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import { Profiler } from "../tensor/profile.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { meanWeights, type MicroBatch, planTraining, Trainer, type TrainerOptions } from "./trainer.ts";
@@ -79,7 +80,7 @@ Deno.test("Trainer accumulates two micro-batches into the gradient of one batch 
     trainer.model.initWeights(5);
     // Random head and projections: from zero ones most gradients vanish.
     for (const { master, size } of trainer.model.parameters.all()) {
-      device.nc.normal(device.ctx, master.pointer, BigInt(size), 9n, BigInt(size), 0, 0.1);
+      fillNormal(device, master, { seed: 9n, offset: BigInt(size), std: 0.1 });
     }
   }
   whole.microStep(batch, 0);
@@ -107,9 +108,9 @@ Deno.test("Trainer changes nothing when a gradient is not finite, and names it",
   poisoned[5] = NaN;
   device.upload(master, poisoned);
   const head = trainer.model.parameters.get("lm_head.weight").master;
-  device.nc.normal(device.ctx, head.pointer, BigInt(head.size), 1n, 0n, 0, 1);
+  fillNormal(device, head, { seed: 1n, std: 1 });
   const proj = trainer.model.parameters.get("transformer.h.0.attn.c_proj.weight").master;
-  device.nc.normal(device.ctx, proj.pointer, BigInt(proj.size), 2n, 0n, 0, 1);
+  fillNormal(device, proj, { seed: 2n, std: 1 });
   const before = await device.readFloats(head);
   trainer.microStep(batchOf(2), 0);
   trainer.update({ lrMultiplier: 1, momentum: 0.9 });

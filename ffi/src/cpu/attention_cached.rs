@@ -193,6 +193,7 @@ pub unsafe extern "C" fn nc_attention_cached_fwd(
     vCache: *mut c_void,
     positions: *mut c_void,
     counts: *mut c_void,
+    _scratch: *mut c_void, // for CUDA
     B: i32,
     T: i32,
     H: i32,
@@ -281,6 +282,7 @@ mod tests {
                         caches[1],
                         pp,
                         pc,
+                        std::ptr::null_mut(),
                         b,
                         t,
                         h,
