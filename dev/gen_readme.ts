@@ -41,7 +41,8 @@ const FOLDERS: Readonly<Record<string, string>> = {
   "ffi/src/cpu": "tensor operations, one file each, with the plain loop as their test",
   "ffi/src/bpe": "the tokenizer: counting, merging, encoding",
   "ffi/src/parquet_io": "Parquet, read into Arrow buffers and written",
-  "kernels_cu": "the C header that a CUDA library will implement",
+  "kernels_cu": "CUDA library: one file an operation",
+  "kernels_cu/emu": "CUDA for a processor: the same sources, tested without a GPU",
   "links": "typed stand-ins for Deno's standard library where JSR is out of reach",
   "docs":
     "for users: own data, tasks, evaluation, chats, the server's API and its clients, models in and out, the single file, coming from upstream, troubleshooting, words, what to read",
@@ -123,7 +124,7 @@ function tree(): string {
   const search = (folder: string) => {
     for (const { name, isDirectory, isFile } of Deno.readDirSync(join(ROOT, folder))) {
       if (isFile) found.add(folder);
-      else if (isDirectory && !/^(target|node_modules|__pycache__)$/.test(name)) search(`${folder}/${name}`);
+      else if (isDirectory && !/^(target|build|node_modules|__pycache__)$/.test(name)) search(`${folder}/${name}`);
     }
   };
   for (const top of ["bin", "src", "tasks", "ffi/src", "kernels_cu", "links", "docs", "dev"]) search(top);

@@ -1,11 +1,12 @@
 /**
- * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, page, binary, slow, data, parity, peers
- * or peers quick.
+ * Runs tiers of tests, one behind the other: `deno run -A dev/test.ts TIER...`, each ok, test, page, binary, cuda-emu, slow, data,
+ * parity, peers or peers quick.
  *
  * Builds what the tier needs (not counted against its budget), runs every step even after a failing one, prints each with its
  * seconds, and ends with the line `N passed, N failed, N skipped`. A static check counts as one test, a step that crashes as a failure.
- * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_page_test.ts` the web page in a browser, `*_binary_test.ts` the single file,
- * `*_slow_test.ts`, `*_data_test.ts` and `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch);
+ * The kind of a test is in its file name: `*_test.ts` unit, `*_cli_test.ts` command line, `*_page_test.ts` the web page in a browser,
+ * `*_binary_test.ts` the single file, `*_emu_test.ts` the emulated CUDA library, `*_slow_test.ts`, `*_data_test.ts` and
+ * `*_peers_test.ts` their tiers (`*_full_peers_test.ts` need PyTorch);
  * `src/tensor/ops*_test.ts` is the conformance suite of the backends.
  */
 import { join, relative } from "@std/path";
@@ -40,7 +41,7 @@ export interface Step {
   readonly lacks?: () => Promise<string | undefined>;
 }
 
-type Kind = "unit" | "cli" | "page" | "binary" | "slow" | "data" | "peers" | "full_peers" | "conformance";
+type Kind = "unit" | "cli" | "page" | "binary" | "emu" | "slow" | "data" | "peers" | "full_peers" | "conformance";
 
 const DENO = Deno.execPath();
 const CARGO_AT = ["--manifest-path", "ffi/Cargo.toml"];
@@ -55,6 +56,7 @@ const BUDGET_MINUTES: Record<string, number> = {
   test: 15,
   page: 2,
   binary: 2,
+  "cuda-emu": 5,
   slow: 45,
   data: 15,
   parity: 15,
@@ -103,7 +105,7 @@ export function countStep({ code, output }: Pick<Ended, "code" | "output">, read
 export function kindOf(file: string): Kind | undefined {
   if (!file.endsWith("_test.ts")) return undefined;
   if (/^src\/tensor\/ops(_\w+)?_test\.ts$/.test(file)) return "conformance";
-  const kind = /_(cli|page|binary|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
+  const kind = /_(cli|page|binary|emu|slow|data|full_peers|peers)_test\.ts$/.exec(file)?.[1];
   return (kind as Kind | undefined) ?? "unit";
 }
 
@@ -227,6 +229,22 @@ export const parity = (folders: string[] = []): Step => ({
   show: true,
 });
 
+/** Folders of golden data that the emulated CUDA library is compared with. */
+const EMULATED_FOLDERS = ["gpt_tiny", "gpt_mqa", "kv_cache", "optim", "train_run"];
+
+/** The CUDA sources on the processor: every operation in three orders of threads, the models, and the commands. */
+function emulationSteps(): Step[] {
+  const env = { NC_TEST_BACKEND: "cuda_emu" };
+  return [
+    ...["forward", "reverse", "shuffle:1"].map((order) => ({
+      ...denoTest("conformance", `CUDA emulated, ${order}`),
+      env: { ...env, EMU_ORDER: order },
+    })),
+    { ...parity(EMULATED_FOLDERS), name: "CUDA emulated, parity", show: false, env },
+    denoTest("emu", "CUDA emulated, commands"),
+  ];
+}
+
 /** Instruction sets of `ffi/src/cpu/isa.rs`; those above the CPU's best one are skipped by name. */
 const ISAS = ["portable", "avx2", "avx512", "avx512bf16"];
 
@@ -319,6 +337,7 @@ function stepsOf(tier: string): Step[] {
         ...unit(),
         denoTest("conformance", "conformance"),
         parity(),
+        ...emulationSteps(),
         denoTest("cli", "command line"),
         pageTest(),
         binaryTest(),
@@ -327,6 +346,8 @@ function stepsOf(tier: string): Step[] {
       return [pageTest()];
     case "binary":
       return [binaryTest()];
+    case "cuda-emu":
+      return emulationSteps();
     case "parity":
       return [parity()];
     case "slow":
@@ -350,6 +371,7 @@ function stepsOf(tier: string): Step[] {
 async function build(tier: string): Promise<void> {
   await setup((line) => console.log(line));
   if (tier === "test" || tier === "binary") await buildSingleFile();
+  if (tier === "test" || tier === "cuda-emu") await runBuild(["dev/build_cuda.ts", "emu"]);
   if (tier.startsWith("peers")) await preparePeers(tier === "peers" ? "full" : "quick");
   const lint = { args: ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT] };
   const tests = { args: ["test", "--release", "--locked", "--no-run", ...CARGO_AT] };
@@ -369,7 +391,12 @@ async function build(tier: string): Promise<void> {
 /** Makes the single file, and its home folder an empty one; a failure comes again in its tests, which find none. */
 async function buildSingleFile(): Promise<void> {
   await Deno.remove(join(ROOT, "dist", "home"), { recursive: true }).catch(() => {});
-  const args = ["run", "-A", LOCK, "bin/build.ts"];
+  await runBuild(["bin/build.ts"]);
+}
+
+/** Runs a program that builds something. */
+async function runBuild(program: string[]): Promise<void> {
+  const args = ["run", "-A", LOCK, ...program];
   const { output } = await runChild({ command: DENO, args, cwd: ROOT, deadlineMs: 20 * 60_000 });
   console.log(output.trimEnd());
 }

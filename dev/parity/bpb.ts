@@ -1,5 +1,6 @@
 /** Golden bpb: bits per byte of stored batches, also with ignored and special targets, also where no byte is counted. */
 import { LossEvaluator } from "../../src/eval/loss_eval.ts";
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import { configOf, GoldenModel } from "./model.ts";
 import { Parity } from "./parity.ts";
@@ -12,7 +13,7 @@ export async function run(t: Parity): Promise<void> {
   const [vocabulary, rule] = info.token_bytes_from.split(" ");
   const [tokenizerFolder, tokenizerFile] = vocabulary.split("/");
   const tokenizer = new Parity(t.root, tokenizerFolder, () => {}).json(tokenizerFile);
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using golden = new GoldenModel(device, { config: configOf(info.config), weights, training: false });
   const tensors = t.tensors("bpb.safetensors");
   const [B, T] = tensors.get("b0.x").shape;

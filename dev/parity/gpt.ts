@@ -1,4 +1,5 @@
 /** Golden gpt_*: logits, losses, activations, gradients and rotary tables of a model with stored weights. */
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import * as ops from "../../src/tensor/ops.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
@@ -10,7 +11,7 @@ import { largest, type Parity } from "./parity.ts";
 export async function run(t: Parity): Promise<void> {
   const info = t.json("config.json");
   const config = configOf(info.config);
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using golden = new GoldenModel(device, { config, weights: t.tensors("weights.safetensors"), training: true });
   const { model, tape } = golden;
   const io = t.tensors("io.safetensors");

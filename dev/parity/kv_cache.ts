@@ -6,6 +6,7 @@ import type { DecodeModel } from "../../src/engine/batch.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { ScriptedModel } from "../../src/engine/engine_testing.ts";
 import { SamplingColumns } from "../../src/engine/sample.ts";
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import { runModel } from "./kv_model.ts";
 import { configOf, GoldenModel } from "./model.ts";
@@ -34,7 +35,7 @@ async function openTokenizer(t: Parity, file: string): Promise<Tokenizer> {
 async function greedy(t: Parity): Promise<void> {
   const info = t.json("kv.json");
   const [folder, file] = info.weights.split("/");
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using golden = new GoldenModel(device, {
     config: configOf(info.config),
     weights: new Parity(t.root, folder, () => {}).tensors(file),
@@ -104,7 +105,7 @@ async function sampling(t: Parity): Promise<void> {
   const { data: logits } = t.tensors("sampling_logits.safetensors").get("logits");
   const V = logits.length;
   const rows = 4096;
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const all = new Float32Array(rows * V);
   for (let row = 0; row < rows; row++) all.set(logits as Float32Array, row * V);
   const repeated = device.from(all, [rows, V], "f32");

@@ -1,5 +1,6 @@
 /** Golden kv_cache, the numeric part: prefill, decoding, chunks on a cached prefix, several rows from one prefill, stored keys and values. */
 import { KVCache } from "../../src/model/kv_cache.ts";
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import { configOf, GoldenModel } from "./model.ts";
 import { type GoldenTensors, Parity } from "./parity.ts";
@@ -9,7 +10,7 @@ export async function runModel(t: Parity): Promise<void> {
   const info = t.json("kv.json");
   const [folder, file] = info.weights.split("/");
   const weights = new Parity(t.root, folder, () => {}).tensors(file);
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using golden = new GoldenModel(device, { config: configOf(info.config), weights, training: false });
   const decoder = new Decoder(golden);
   const kv = t.tensors("kv.safetensors");

@@ -10,6 +10,7 @@ import {
   widthLrScale,
 } from "../../src/optim/schedule.ts";
 import { Arena } from "../../src/tensor/arena.ts";
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import { bf16FromF32, type ComputeType, dtypeCode } from "../../src/tensor/dtype.ts";
 import { ParameterGroup } from "../../src/tensor/parameter.ts";
@@ -18,7 +19,7 @@ import type { GoldenTensor, Parity } from "./parity.ts";
 
 /** Compares the optimizers. */
 export async function run(t: Parity): Promise<void> {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const info = t.json("optim.json");
   t.note(/dist/, "sharded optimizers belong to the issue of many devices");
   await newtonSchulz(t, device);

@@ -1,5 +1,6 @@
 /** Golden train_run: forty steps of base training, loss by loss, with Newton-Schulz in fp32 and in bf16. */
 import { baseLrMultiplier, muonMomentum } from "../../src/optim/schedule.ts";
+import { TEST_BACKEND } from "../../src/tensor/backend_testing.ts";
 import { Device } from "../../src/tensor/device.ts";
 import type { ComputeType } from "../../src/tensor/dtype.ts";
 import { type MicroBatch, Trainer } from "../../src/train/trainer.ts";
@@ -42,7 +43,7 @@ interface Case {
 async function follow(t: Parity, { info, batches, init, dtype, expected, final }: Case): Promise<void> {
   const { num_iterations: N, grad_accum_steps: gradAccum, B, T, hyperparameters: h } = info;
   const label = dtype === "f32" ? "fp32" : "bf16";
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const optimizer = {
     unembeddingLr: h.unembedding_lr,
     embeddingLr: h.embedding_lr,

@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { TestRandom, testRuns, testSeed } from "../../dev/testing.ts";
 import { GPT, type GPTConfig, type Quantization } from "../model/gpt.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { Batch } from "./batch.ts";
 import { calculate } from "./calculator.ts";
@@ -17,8 +18,8 @@ const CONFIG: GPTConfig = { sequenceLen: 64, vocabSize: 265, nLayer: 2, nHead: 2
 
 function randomModel(device: Device, dtype: ComputeType, quantize: Quantization): GPT {
   const model = new GPT(device, CONFIG, { dtype, training: false });
-  for (const [i, { master, size }] of model.parameters.all().entries()) {
-    device.nc.normal(device.ctx, master.pointer, BigInt(size), BigInt(i), 0n, 0, 0.3);
+  for (const [i, { master }] of model.parameters.all().entries()) {
+    fillNormal(device, master, { seed: BigInt(i), std: 0.3 });
   }
   model.parameters.refreshCopies();
   model.packForInference(quantize);

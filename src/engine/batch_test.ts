@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { TestRandom, testSeed } from "../../dev/testing.ts";
 import { GPT, type GPTConfig } from "../model/gpt.ts";
+import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import { Batch } from "./batch.ts";
 import { GptDecodeModel } from "./decode.ts";
 import { Engine, type Generated } from "./engine.ts";
@@ -16,8 +18,8 @@ const CONFIG: GPTConfig = { sequenceLen: 48, vocabSize: 265, nLayer: 2, nHead: 2
 /** A model with random weights that likes to end, and to call tools. */
 function randomModel(device: Device): GPT {
   const model = new GPT(device, CONFIG, { dtype: "f32", training: false });
-  for (const [i, { master, size }] of model.parameters.all().entries()) {
-    device.nc.normal(device.ctx, master.pointer, BigInt(size), BigInt(i), 0n, 0, 0.3);
+  for (const [i, { master }] of model.parameters.all().entries()) {
+    fillNormal(device, master, { seed: BigInt(i), std: 0.3 });
   }
   model.parameters.refreshCopies();
   model.packForInference();
@@ -38,7 +40,7 @@ async function finish(batch: Batch): Promise<RowToken[]> {
 }
 
 Deno.test("Engine.generateAll() gives each ragged prompt the bits that it has alone, in any number of rows", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device);
   const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
   const random = new TestRandom(testSeed());
@@ -67,7 +69,7 @@ Deno.test("Engine.generateAll() gives each ragged prompt the bits that it has al
 });
 
 Deno.test("Engine.generateAll() takes no more memory for more requests, and none when it is done", async () => {
-  using device = Device.open("cpu", { threads: 1 });
+  using device = Device.open(TEST_BACKEND, { threads: 1 });
   using model = randomModel(device);
   const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
   await device.wait();
@@ -240,7 +242,7 @@ Deno.test("Batch counts each token of an answer, the forced ones too, before the
 });
 
 Deno.test("Batch draws with penalties, biases and candidates as the formulas say", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device);
   const engine = new Engine(new GptDecodeModel(model), byteTokenizer);
   const run = async (request: Omit<GenerateRequest, "prompt">) => {

@@ -2,7 +2,9 @@ import { assertEquals } from "@std/assert";
 import { GPT, type GPTConfig, type Quantization } from "../model/gpt.ts";
 import { KVCache } from "../model/kv_cache.ts";
 import { Arena } from "../tensor/arena.ts";
+import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import type { ComputeType } from "../tensor/dtype.ts";
 import { Tape } from "../tensor/tape.ts";
 import { GptDecodeModel } from "./decode.ts";
@@ -18,7 +20,7 @@ function randomModel(device: Device, dtype: ComputeType, quantize: Quantization 
   const model = new GPT(device, CONFIG, { dtype, training: false });
   let offset = 0n;
   for (const { master, size } of model.parameters.all()) {
-    device.nc.normal(device.ctx, master.pointer, BigInt(size), 5n, offset, 0, 0.15);
+    fillNormal(device, master, { seed: 5n, offset, std: 0.15 });
     offset += BigInt(size);
   }
   model.parameters.refreshCopies();
@@ -44,7 +46,7 @@ const tokenizer = {
 };
 
 Deno.test("GptDecoder gives the logits of the plain forward pass", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device, "f32");
   using decoder = new GptDecodeModel(model).decoder({ rows: 1, capacity: 20 });
   const tokens = [...PROMPT];
@@ -65,7 +67,7 @@ Deno.test("GptDecoder gives the logits of the plain forward pass", async () => {
 for (const [dtype, quantize] of [["f32", "none"], ["bf16", "none"], ["f32", "int8"], ["bf16", "int8"]] as const) {
   const type = quantize === "none" ? dtype : `${dtype} with ${quantize}`;
   Deno.test(`GptDecoder gives the same bits in ${type} for any number of rows and any cut of the prompt`, async () => {
-    using device = Device.open("cpu", { threads: 2 });
+    using device = Device.open(TEST_BACKEND, { threads: 2 });
     using model = randomModel(device, dtype, quantize);
     /** Logits after the prompt and after three more tokens, of the last row. */
     const run = async (rows: number, cuts: number[]) => {
@@ -93,7 +95,7 @@ for (const [dtype, quantize] of [["f32", "none"], ["bf16", "none"], ["f32", "int
 }
 
 Deno.test("GptDecoder keeps the tokens of rows that are not live, moves rows and leaves out the last ones", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device, "f32");
   using decoder = new GptDecodeModel(model).decoder({ rows: 3, capacity: 16 });
   decoder.prefill(PROMPT, 0);
@@ -117,7 +119,7 @@ Deno.test("GptDecoder keeps the tokens of rows that are not live, moves rows and
 });
 
 Deno.test("GptDecoder packs weights that change between its uses, to the bits of weights packed before", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device, "f32");
   const engine = new Engine(new GptDecodeModel(model), tokenizer);
   const run = async () => (await engine.generateBatch(PROMPT, { samples: 3, maxTokens: 9, seed: 1 })).sequences;
@@ -136,7 +138,7 @@ Deno.test("GptDecoder packs weights that change between its uses, to the bits of
 });
 
 Deno.test("GptDecodeModel.suggestedRows and suggestedCacheRows follow from the memory of a row", () => {
-  using device = Device.open("cpu", { threads: 1 });
+  using device = Device.open(TEST_BACKEND, { threads: 1 });
   using model = randomModel(device, "f32");
   const suggested = ({ suggestedRows, suggestedCacheRows }: GptDecodeModel) => [suggestedRows, suggestedCacheRows];
   assertEquals(suggested(new GptDecodeModel(model)), [32, 32]);
@@ -150,7 +152,7 @@ Deno.test("GptDecodeModel.suggestedRows and suggestedCacheRows follow from the m
 });
 
 Deno.test("Engine.generate() with a GPT draws each sample on its own and the same again for the same seed", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using model = randomModel(device, "f32");
   const engine = new Engine(new GptDecodeModel(model), tokenizer);
   const options = { samples: 16, maxTokens: 8, temperature: 1, seed: 3 };

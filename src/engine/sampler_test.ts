@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { TestRandom, testSeed } from "../../dev/testing.ts";
+import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
 import { DEFAULT_SAMPLING, type Draw } from "./sample.ts";
 import { Sampler } from "./sampler.ts";
@@ -9,7 +10,7 @@ const GREEDY = { ...DEFAULT_SAMPLING, temperature: 0, sample: 0, position: 0 };
 
 Deno.test("Sampler draws each row from its own changed logits and scores all by the plain ones", async () => {
   const random = new TestRandom(testSeed());
-  using device = Device.open("cpu", { threads: 1 });
+  using device = Device.open(TEST_BACKEND, { threads: 1 });
   using sampler = new Sampler(device, { rows: 4, vocabSize: V });
   const rows = Array.from({ length: 3 }, () => Float32Array.from({ length: V }, () => 8 * random.below(1000) / 1000));
   rows[2][7] = rows[2][3] = 9; // equal: the lower id comes first

@@ -1,6 +1,8 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { Arena } from "../tensor/arena.ts";
+import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
+import { fillNormal } from "../tensor/rng.ts";
 import { ParameterGroup } from "../tensor/parameter.ts";
 import { StepBlock } from "../tensor/step_block.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -38,12 +40,12 @@ class Rig implements Disposable {
 // the scratch of Newton-Schulz a whole number of them: one byte more would not fit.
 for (const { cols, n, slice } of [{ cols: 2_799_998, n: 3, slice: 2 }, { cols: 4_199_998, n: 2, slice: 1 }]) {
   Deno.test(`Muon.step() takes ${n} large matrices ${slice} at a time, each like a group of its own`, async () => {
-    using device = Device.open("cpu", { threads: 2 });
+    using device = Device.open(TEST_BACKEND, { threads: 2 });
     const arenaBytes = 2 * Math.ceil(slice * cols * 4 / 256) * 256 + slice * (cols + 2) * 4 + 4096;
     using whole = new Rig(device, [1, cols], { n, arenaBytes });
     const { master, gradient } = whole.group;
-    device.nc.normal(device.ctx, master.pointer, BigInt(n * cols), 1n, 0n, 0, 1);
-    device.nc.normal(device.ctx, gradient!.pointer, BigInt(n * cols), 2n, 0n, 0, 1);
+    fillNormal(device, master, { seed: 1n, std: 1 });
+    fillNormal(device, gradient!, { seed: 2n, std: 1 });
     using before = device.tensor([n, 1, cols], "f32");
     device.copy(before, master);
     whole.step(1, 0.9);
@@ -66,7 +68,7 @@ for (const { cols, n, slice } of [{ cols: 2_799_998, n: 3, slice: 2 }, { cols: 4
 }
 
 Deno.test("Muon.step() without a gradient only decays, by lr times its multiplier times the weight decay", async () => {
-  using device = Device.open("cpu", { threads: 2 });
+  using device = Device.open(TEST_BACKEND, { threads: 2 });
   using rig = new Rig(device, [8, 6], { n: 2, arenaBytes: 1 << 16 });
   device.fill(rig.group.master, 2);
   for (
@@ -78,14 +80,14 @@ Deno.test("Muon.step() without a gradient only decays, by lr times its multiplie
 });
 
 Deno.test("Muon frees its momentum", () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   const { allocated } = device.memory();
   new Rig(device, [8, 6], { n: 2, arenaBytes: 1 << 12 })[Symbol.dispose]();
   assertEquals(device.memory().allocated, allocated);
 });
 
 Deno.test("Muon.count() and AdamW.count() give the work of an update by the formulas", () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using rig = new Rig(device, [4, 6], { n: 3, arenaBytes: 4096 });
   using adamw = new AdamW(device, rig.block, {
     ...{ group: rig.group, lr: 1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weightDecay: 0 },
@@ -105,7 +107,7 @@ Deno.test("Muon.count() and AdamW.count() give the work of an update by the form
 });
 
 Deno.test("Muon.count() gives long bf16 matrices two products with X and the triangles of the rest", () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   for (const [shape, flops] of [[[4, 16], 3 * 4 * 4 * 16 + 17 * 64], [[4, 15], 5 * (3 * 4 * 4 * 15 + 64)]] as const) {
     using block = new StepBlock(device);
     using group = new ParameterGroup(device, [{ name: "m", shape, group: "m" }], { dtype: "f32", training: true });

@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Arena } from "./arena.ts";
 import { Device } from "./device.ts";
+import { TEST_BACKEND } from "./backend_testing.ts";
 import { bf16FromF32, type ComputeType, f32FromBf16 } from "./dtype.ts";
 import { abs, type Sum, tolerance } from "./ops_testing.ts";
 import { type Parameter, ParameterGroup } from "./parameter.ts";
@@ -43,7 +44,7 @@ export class Inputs {
 
 /** A device, a tape, and what a test needs to put values in and take them out. */
 export class Bench implements Disposable {
-  readonly device = Device.open("cpu");
+  readonly device = Device.open(TEST_BACKEND);
   readonly arena = new Arena(this.device, 64 << 20);
   readonly tape: Tape;
   readonly dtype: ComputeType;

@@ -98,6 +98,11 @@ interface CachedArgs extends AttentionArgs {
   readonly cache: LayerCache;
 }
 
+/** Up to so many queries of a key head CUDA splits the keys over the device: what one block has rows for (kernels_cu/attention_cached.cu). */
+const FEW_QUERIES = 16;
+/** Keys that give one partial result. */
+const SPLIT_KEYS = 64;
+
 const cachedAttentionOp: Op<CachedArgs, { o: Tensor }> = {
   forward(t, args) {
     const { B, T, H, G } = attentionSizes(args);
@@ -105,6 +110,8 @@ const cachedAttentionOp: Op<CachedArgs, { o: Tensor }> = {
     const capacity = cache.k.shape[2];
     const o = t.saved(q.shape, q.dtype);
     appendToCache(t, { k, v }, { D, cache });
+    const isFew = T * H / G <= FEW_QUERIES;
+    const scratch = isFew ? t.scratch([B * T * H, Math.ceil(capacity / SPLIT_KEYS), D + 2], "f32") : null;
     t.nc.attention_cached_fwd(
       ...[
         t.ctx,
@@ -114,6 +121,7 @@ const cachedAttentionOp: Op<CachedArgs, { o: Tensor }> = {
         cache.v.pointer,
         cache.positions.pointer,
         cache.counts.pointer,
+        scratch?.pointer ?? null,
       ] as const,
       ...[B, T, H, G, D, capacity, window, 1 / Math.sqrt(D), code(q)] as const,
     );

@@ -6,6 +6,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { Arena } from "./arena.ts";
 import { Bench, differences, DTYPES, wide, withoutColumn, withoutRow } from "./conformance_testing.ts";
+import { TEST_BACKEND } from "./backend_testing.ts";
 import { Device } from "./device.ts";
 import * as ops from "./ops.ts";
 import { abs, attentionSums, feedForwardSums, linearSums, lossSums, rmsnormSums, ropeNormSums } from "./ops_testing.ts";
@@ -289,7 +290,7 @@ Deno.test("Tape overwrites parameter gradients in the first micro-step and adds 
 });
 
 Deno.test("Arena repeats its addresses after a reset and refuses what does not fit", () => {
-  using device = Device.open("cpu");
+  using device = Device.open(TEST_BACKEND);
   using arena = new Arena(device, 4096);
   const addresses = () => {
     const tensors = [arena.saved([100], "f32"), arena.scratch([7], "bf16"), arena.saved([3], "i32")];

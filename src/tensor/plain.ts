@@ -132,6 +132,47 @@ export function attention(q: Float64Array, k: Float64Array, v: Float64Array, s: 
   return o;
 }
 
+/** Gradients of `attention` for a gradient dy of its result. */
+export function attentionGradients(
+  { q, k, v, dy }: Record<"q" | "k" | "v" | "dy", Float64Array>,
+  s: AttentionSizes,
+): Record<"q" | "k" | "v", Float64Array> {
+  const { B, T, H, G, D } = s;
+  const scale = 1 / Math.sqrt(D);
+  const gradients = { q: new Float64Array(q.length), k: new Float64Array(k.length), v: new Float64Array(v.length) };
+  const dot = (a: Float64Array, i: number, b: Float64Array, j: number) => {
+    let sum = 0;
+    for (let d = 0; d < D; d++) sum += a[i + d] * b[j + d];
+    return sum;
+  };
+  for (let b = 0; b < B; b++) {
+    for (let h = 0; h < H; h++) {
+      for (let i = 0; i < s.lengths[b]; i++) {
+        const query = ((b * T + i) * H + h) * D, first = s.window < 0 ? 0 : Math.max(0, i - s.window);
+        const keys = Array.from(
+          { length: i + 1 - first },
+          (_, n) => ((b * T + first + n) * G + Math.floor(h * G / H)) * D,
+        );
+        const scores = keys.map((key) => scale * dot(q, query, k, key));
+        const max = Math.max(...scores);
+        const total = scores.reduce((sum, x) => sum + Math.exp(x - max), 0);
+        const p = scores.map((x) => Math.exp(x - max) / total);
+        const dp = keys.map((key) => dot(dy, query, v, key));
+        const delta = dp.reduce((sum, x, n) => sum + p[n] * x, 0);
+        keys.forEach((key, n) => {
+          const ds = scale * p[n] * (dp[n] - delta);
+          for (let d = 0; d < D; d++) {
+            gradients.q[query + d] += ds * k[key + d];
+            gradients.k[key + d] += ds * q[query + d];
+            gradients.v[key + d] += p[n] * dy[query + d];
+          }
+        });
+      }
+    }
+  }
+  return gradients;
+}
+
 /** softcap * tanh(x W^T / softcap) over the first V rows of w. */
 export function logits(
   x: Float64Array,
