@@ -236,7 +236,7 @@ struct Blas {
 std::string blas_feature() {
   if (is_off()) return "own products: NC_BLAS=0";
   const Found& found = library();
-  return found.isThere ? "cublasLt " + dotted(found.lt.version()) : "own products: " + found.problem;
+  return found.isThere ? "cublasLt " + dotted(found.lt.version()) + " at " + found.path : "own products: " + found.problem;
 }
 
 bool blas_multiply(Context& cx, const char* name, const BlasProduct& p) {

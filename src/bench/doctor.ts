@@ -45,6 +45,8 @@ export interface Examination {
   /** The file system of the base folder; free space is null without the library. */
   readonly disk: { readonly folder: string; readonly freeBytes: number | null };
   readonly gpus: readonly Gpu[];
+  /** The CUDA device that commands would use, with its abilities; null where none can be used. */
+  readonly cuda: { readonly name: string; readonly features: readonly string[] } | null;
   readonly libraries: Readonly<Record<"cpu" | "cuda", LibraryFinding>>;
   /** What several ranks would use; this version has one. */
   readonly ranks: Readonly<Record<RankLibraryName, RankLibrary>>;
@@ -55,7 +57,7 @@ export interface Examination {
     readonly error: string | null;
   };
   /** What commands compute on without further flags; null where nothing can compute. */
-  readonly uses: { device: "cpu"; dtype: ComputeType; threads: number; why: readonly string[] } | null;
+  readonly uses: { device: "cpu" | "cuda"; dtype: ComputeType; threads: number; why: readonly string[] } | null;
   /** What to do about what is missing, one sentence each. */
   readonly advice: readonly string[];
 }
@@ -80,22 +82,35 @@ const SYSTEM: System = {
   env: (name) => Deno.env.get(name),
 };
 
+/** What a message "Cannot do this: what is" says after the colon. */
+export function reason(message: string): string {
+  return message.replace(/^Cannot [^:]*: /, "");
+}
+
 const LITTLE_DISK = 1e9; // a small run takes 0.2 GB, its checkpoints are written beside the old ones
 
 /** Examines the machine for a base folder, which need not exist. */
 export async function examine(base: string, system: System = SYSTEM): Promise<Examination> {
   const libraries = { cpu: tryLibrary("cpu"), cuda: tryLibrary("cuda") };
   using device = libraries.cpu.error === null ? Device.open("cpu") : undefined;
-  const info = device?.info();
+  using card = libraries.cuda.error === null ? Device.open("cuda") : undefined;
+  const info = device?.info(), cuda = card?.info();
   const { total, available } = Deno.systemMemoryInfo();
   const memory: Pick<MemoryInfo, "total" | "free"> = device?.memory() ?? { total, free: available };
   const disk = { folder: base, freeBytes: device ? freeDiskBytes(device, existing(base)) : null };
   const gpus = await findGpus(system);
   const sandbox = device ? await trySandbox() : { level: "none" as const, guard: null, error: libraries.cpu.error };
   const dtype = device && chooseComputeType(device);
-  const why = info && dtype ? reasons(info, { dtype, gpus, wanted: system.env("NANOCHAT_CPU_ISA") }) : [];
-  const advice = [libraries.cpu.error, device ? sandbox.error : null, libraries.cuda.path && libraries.cuda.error]
-    .filter((text) => text !== null && text !== "");
+  const wanted = system.env("NANOCHAT_CPU_ISA");
+  const why = info && dtype ? reasons(info, { dtype, gpus, cudaError: libraries.cuda.error, wanted }) : [];
+  const threads = info?.threads ?? 1; // a GPU has the same beside it, for files and text
+  const uses: Examination["uses"] = card && device
+    ? { device: "cuda", dtype: chooseComputeType(card), threads, why: ["a CUDA device is here"] }
+    : dtype
+    ? { device: "cpu", dtype, threads, why }
+    : null;
+  const advice = [libraries.cpu.error, device ? sandbox.error : null, gpus.length > 0 ? libraries.cuda.error : null]
+    .filter((text) => text !== null);
   advice.push(...wrongVariables(system));
   if (disk.freeBytes !== null && disk.freeBytes < LITTLE_DISK) {
     advice.push(`Little disk space is left at "${base}"; free some, or choose another folder with --base-dir`);
@@ -110,11 +125,12 @@ export async function examine(base: string, system: System = SYSTEM): Promise<Ex
     memory: { totalBytes: memory.total, freeBytes: memory.free },
     disk,
     gpus,
+    cuda: cuda ? { name: cuda.name, features: cuda.features } : null,
     libraries,
     ranks: await findRankLibraries(system),
     sandbox,
-    uses: info && dtype ? { device: "cpu", dtype, threads: info.threads ?? 1, why } : null,
-    advice: advice as string[],
+    uses,
+    advice,
   };
 }
 
@@ -165,11 +181,16 @@ function existing(path: string): string {
 /** Says why device, element type and instruction set are what they are. */
 function reasons(
   { isa, features }: DeviceInfo,
-  { dtype, gpus, wanted }: { dtype: ComputeType; gpus: readonly Gpu[]; wanted?: string },
+  { dtype, gpus, cudaError, wanted }: {
+    dtype: ComputeType;
+    gpus: readonly Gpu[];
+    cudaError: string | null;
+    wanted?: string;
+  },
 ): string[] {
   const best = features.findLast((name) => name !== "vnni");
   return [
-    gpus.length === 0 ? "no NVIDIA GPU is here" : "this version computes on the CPU alone",
+    gpus.length === 0 ? "no NVIDIA GPU is here" : `the GPU cannot be used: ${reason(cudaError ?? "")}`,
     dtype === "bf16" ? "the CPU multiplies bf16 faster than fp32" : "the CPU multiplies fp32 at least as fast as bf16",
     ...isa === best
       ? []

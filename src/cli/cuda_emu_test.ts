@@ -49,3 +49,11 @@ Deno.test("nanochat train, resumed, eval and chat compute on a CUDA device what 
     const plain = await run(["chat", "--model-tag=cuda", "-p", "word1", "--temperature=0", "--max-tokens=8"]);
     assertEquals(said.stdout, plain.stdout);
   }));
+
+Deno.test("nanochat doctor names the CUDA device and uses it", async () => {
+  const { code, stdout, output } = await nanochat(["doctor", "--json"], { env: EMULATED });
+  assertEquals(code, 0, output);
+  const { cuda, uses } = JSON.parse(stdout);
+  assertEquals([cuda.name, uses.device, uses.dtype], ["emulated CUDA device", "cuda", "bf16"]);
+  assert(cuda.features.includes("a twin of cublasLt"), cuda.features.join());
+});

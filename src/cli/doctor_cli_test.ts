@@ -11,7 +11,7 @@ Deno.test("nanochat doctor --json says what will be used", async () => {
     const { code, stdout, stderr } = await nanochat(["doctor", "--json", `--base-dir=${folder}`]);
     assertEquals([code, stderr], [0, ""]);
     const found = JSON.parse(stdout);
-    const keys = "version cpu memory disk gpus libraries mpi nccl sandbox uses advice";
+    const keys = "version cpu memory disk gpus cuda libraries mpi nccl sandbox uses advice";
     assertEquals(Object.keys(found), keys.split(" "));
     assertEquals([found.sandbox.level, found.uses.device], ["process", "cpu"]);
     for (const library of [found.mpi, found.nccl]) assertEquals(Object.keys(library), ["names", "path", "install"]);
@@ -46,7 +46,8 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
   assert(Deno.statSync(libraries.cpu.path!).isFile);
   assertEquals(sandbox, { level: "process", guard: Deno.build.os === "linux" ? "kernel" : "resident", error: null });
   assert(uses!.threads >= 1 && uses!.threads <= cpu.hardwareThreads, JSON.stringify(uses));
-  assert(uses!.why.includes("this version computes on the CPU alone"));
+  assertStringIncludes(uses!.why.join(), "the GPU cannot be used: ");
+  assert(advice.includes(libraries.cuda.error!), advice.join());
 });
 
 async function copyTree(from: string, to: string): Promise<void> {

@@ -1,6 +1,6 @@
 /** `nanochat doctor`: what this machine offers, what will be used and why, and what to do about what is missing. */
 import { format as formatBytes } from "@std/fmt/bytes";
-import { type Examination, examine } from "../bench/doctor.ts";
+import { type Examination, examine, reason } from "../bench/doctor.ts";
 import { resolveBaseDir } from "../data/base_dir.ts";
 import type { Terminal } from "./progress.ts";
 import { EXIT } from "./signals.ts";
@@ -23,11 +23,13 @@ const TYPES = { f32: "fp32", bf16: "bf16" };
 const GUARDS = { kernel: "the kernel", resident: "reading its size every 20 ms" };
 
 /** Writes the examination as lines of a topic and what was found. */
-export function describe({ cpu, memory, disk, gpus, libraries, ranks, sandbox, uses, advice }: Examination): string {
+export function describe(
+  { cpu, memory, disk, gpus, cuda, libraries, ranks, sandbox, uses, advice }: Examination,
+): string {
   const size = (bytes: number) => formatBytes(bytes, { binary: true });
   const library = (kind: "cpu" | "cuda") => {
     const { path, error } = libraries[kind];
-    return error === null ? path! : path === null ? "not found" : `${path}, which cannot be used`;
+    return error === null ? path! : path === null ? reason(error) : `${path}, which cannot be used: ${reason(error)}`;
   };
   const rankLibrary = (kind: keyof typeof ranks) => {
     const { names, path, install } = ranks[kind];
@@ -52,6 +54,7 @@ export function describe({ cpu, memory, disk, gpus, libraries, ranks, sandbox, u
     ],
     ["CPU library", library("cpu")],
     ["CUDA library", library("cuda")],
+    ...cuda ? [["CUDA device", [cuda.name, ...cuda.features].join(", ")] as [string, string]] : [],
     ["MPI", `${rankLibrary("mpi")}; several ranks on CPUs would use it, this version has one`],
     ["NCCL", `${rankLibrary("nccl")}; several GPUs would use it, this version uses none`],
     ["sandbox", sandboxes[sandbox.level]],
@@ -59,7 +62,7 @@ export function describe({ cpu, memory, disk, gpus, libraries, ranks, sandbox, u
       "will be used",
       uses === null
         ? "nothing: without the CPU library there is nothing to compute with"
-        : `${uses.device}, ${cpu.isa}, ${TYPES[uses.dtype]}, ${uses.threads} ${
+        : `${uses.device}, ${cuda?.name ?? cpu.isa}, ${TYPES[uses.dtype]}, ${uses.threads} ${
           uses.threads === 1 ? "thread" : "threads"
         }: ${uses.why.join("; ")}`,
     ],
@@ -69,13 +72,14 @@ export function describe({ cpu, memory, disk, gpus, libraries, ranks, sandbox, u
 }
 
 /** The same for programs, with the names of `--json`. */
-function jsonOf({ cpu, memory, disk, gpus, libraries, ranks, sandbox, uses, advice }: Examination): unknown {
+function jsonOf({ cpu, memory, disk, gpus, cuda, libraries, ranks, sandbox, uses, advice }: Examination): unknown {
   return {
     version: VERSION,
     cpu: { name: cpu.name, features: cpu.features, isa: cpu.isa, hardware_threads: cpu.hardwareThreads },
     memory: { total_bytes: memory.totalBytes, free_bytes: memory.freeBytes },
     disk: { folder: disk.folder, free_bytes: disk.freeBytes },
     gpus: gpus.map(({ name, memoryBytes, driver }) => ({ name, memory_bytes: memoryBytes, driver })),
+    cuda,
     libraries,
     mpi: ranks.mpi,
     nccl: ranks.nccl,

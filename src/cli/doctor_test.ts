@@ -17,7 +17,11 @@ Deno.test("describe() names each finding and what to do", () => {
     memory: { totalBytes: 2 ** 31, freeBytes: 2 ** 30 },
     disk: { folder: "/base", freeBytes: null },
     gpus: [],
-    libraries: { cpu: { path: null, error: 'run "a"' }, cuda: { path: "/l.so", error: 'run "b"' } },
+    cuda: null,
+    libraries: {
+      cpu: { path: null, error: 'Cannot open the library "cpu": not found at /c.so; run "a"' },
+      cuda: { path: "/l.so", error: "Cannot open a CUDA device: the driver is for CUDA 12.4, expected 13.0 or newer" },
+    },
     ranks: {
       mpi: { names: ["libmpi.so.12"], path: "/lib/libmpi.so.12", install: "a" },
       nccl: { names: ["libnccl.so.2", "b"], path: null, install: "pip install c" },
@@ -33,8 +37,8 @@ Deno.test("describe() names each finding and what to do", () => {
       "memory        2 GiB, 1 GiB of it free",
       "disk          unknown space free for /base",
       "GPU           none found",
-      "CPU library   not found",
-      "CUDA library  /l.so, which cannot be used",
+      'CPU library   not found at /c.so; run "a"',
+      "CUDA library  /l.so, which cannot be used: the driver is for CUDA 12.4, expected 13.0 or newer",
       "MPI           /lib/libmpi.so.12; several ranks",
       'NCCL          not found (looked for libnccl.so.2, b); "pip install c" installs it; several GPUs',
       "sandbox       REFUSED",
