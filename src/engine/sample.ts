@@ -68,8 +68,11 @@ export interface Drawn {
 /** Largest `topLogprobs`. */
 export const MOST_TOP_LOGPROBS = 20;
 
+/** Smallest normal float32, as which settings reach the device: below it the reciprocal of a temperature has no such form. */
+const LEAST = 2 ** -126;
+
 /**
- * Fills in and checks settings.
+ * Fills in and checks settings; those too small for the device become the ones that mean the same.
  *
  * @throws {RangeError} naming the setting that is out of range.
  */
@@ -87,7 +90,7 @@ export function checkSampling(options: Partial<Sampling>): Sampling {
   if (typeof seed === "number" && !Number.isSafeInteger(seed)) {
     throw new RangeError(`Cannot sample: seed is ${seed}, expected an integer`);
   }
-  return { temperature, topK, topP, seed };
+  return { temperature: temperature < LEAST ? 0 : temperature, topK, topP: Math.max(topP, LEAST), seed };
 }
 
 /** Largest penalty and largest bias that OpenAI's API takes. */

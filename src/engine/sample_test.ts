@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   checkPenalties,
   checkSampling,
@@ -34,6 +34,15 @@ Deno.test("checkSampling() fills in what is missing and refuses what is out of r
       seed: 1n,
     }]
   ) assertEquals(checkSampling(least), least);
+});
+
+Deno.test("checkSampling() keeps settings that are too small for the device from reaching it", () => {
+  for (const tiny of [Number.MIN_VALUE, 1e-300, 1e-45, 1e-40]) { // in float32 0, or with an infinite reciprocal
+    const { temperature, topP } = checkSampling({ temperature: tiny, topP: tiny });
+    assertEquals(temperature, 0, "as good as the most probable token");
+    assert(Math.fround(topP) > 0, `${topP}`);
+  }
+  assertEquals(checkSampling({ temperature: 1e-37, topP: 1e-37 }).temperature, 1e-37);
 });
 
 Deno.test("SamplingColumns.set() keeps the low 64 bits of a seed and every setting of the row", () => {
