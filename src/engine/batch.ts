@@ -142,10 +142,15 @@ export class Batch implements Disposable {
     this.#wake.resolve();
   }
 
-  /** Ends every sample of a request, by the object that was added: no more of its tokens are reported, the next step frees its rows. */
-  cancel(request: GenerateRequest): void {
-    this.#waiting = this.#waiting.filter((waiting) => waiting.request !== request);
-    for (const row of this.#rows) if (row.request === request) row.isCancelled = true;
+  /**
+   * Ends every sample of a request, or one of those that have started, by the object that was added: no more of its tokens are reported,
+   * the next step frees its rows.
+   */
+  cancel(request: GenerateRequest, sample?: number): void {
+    if (sample === undefined) this.#waiting = this.#waiting.filter((waiting) => waiting.request !== request);
+    for (const row of this.#rows) {
+      if (row.request === request && (sample ?? row.draw.sample) === row.draw.sample) row.isCancelled = true;
+    }
     this.#wake.resolve();
   }
 

@@ -194,6 +194,17 @@ Deno.test("Batch.cancel() frees rows and waiting samples at the next step and re
   assert(batch.isDone);
 });
 
+Deno.test("Batch.cancel() of one sample leaves the others of its request", async () => {
+  const model = new ScriptedModel([[5, 5, 5, END], [6, 6, 6, END], [7, END]]);
+  using batch = new Batch({ model, tokenizer: byteTokenizer }, { rows: 2 });
+  const request = { prompt: [BOS, 1], samples: 3 };
+  batch.add(request);
+  await batch.step();
+  batch.cancel(request, 0);
+  const rest = (await finish(batch)).map(({ sample, id }) => [sample, id]);
+  assertEquals(rest, [[2, 7], [1, 6], [2, END], [1, 6], [1, END]]);
+});
+
 Deno.test("Batch.cancel() and add() end a step that waits for tools, whose results are then unheard", async () => {
   const script = [PYTHON, ...bytes("x"), PYTHON_END, 9, END];
   const model = new ScriptedModel([script, [4, END], script, script]);

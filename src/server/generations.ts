@@ -165,6 +165,7 @@ export class Generations implements AsyncDisposable {
       if (!running.hasStarted) list.push(...this.#head(running, token.cachedTokens));
       running.hasStarted = true;
       list.push(...choice.push(token));
+      if (choice.isDone) this.#batch.cancel(token.request, token.sample);
       if (running.choices.every(({ isDone }) => isDone)) this.#remove(running);
     }
     return events;

@@ -111,6 +111,16 @@ Deno.test("Generations ends an answer before a stop text, frees its row and lets
   assert(rig.model.fed.length < 30, `${rig.model.fed.length} steps: a row ends at its stop text`);
 });
 
+Deno.test("Generations frees the row of a choice that ends at a stop text while the others go on", async () => {
+  await using rig = new Rig([bytes("ab"), bytes("z".repeat(12)), bytes("y".repeat(12))], { rows: 2 });
+  rig.start(1, { choices: 2, stop: ["b"], maxTokens: 12 });
+  rig.start(2, { maxTokens: 12 });
+  const [first, second] = await Promise.all([hear(rig.events(1, 2)), hear(rig.events(2))]);
+  assertEquals(first.answers, [["text:a"], ["text:zzzzzzzzzzzz"]]);
+  assertEquals(second.answers, [["text:yyyyyyyyyyyy"]]);
+  assert(rig.model.fed.length < 16, `${rig.model.fed.length} steps: the second request takes over the row`);
+});
+
 Deno.test("Generations tells what it held back when no stop text came of it", async () => {
   const call = [special("<|python_start|>"), ...bytes("1"), special("<|python_end|>")];
   await using rig = new Rig([[...bytes("aST"), END], [...bytes("aS"), ...call, ...bytes("???TOP"), END]]);
