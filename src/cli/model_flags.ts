@@ -59,7 +59,7 @@ export const SERVE = {
   }),
   "max-loaded": int(1, { help: "models in memory at a time; the one not used for longest leaves", check: atLeast(1) }),
   rows: int(0, { help: "answers at a time; 0 = what memory allows, at most 32", check: atLeast(0) }),
-  queue: int(128, { help: "requests that may wait for a row; beyond them the answer is 429", check: atLeast(0) }),
+  queue: int(128, { help: "requests that may wait for a row; beyond them the answer is 429", check: atLeast(1) }),
   temperature: { ...SAMPLING.temperature, default: 0.8, help: "where a request names none", check: between(0, 2) },
   "top-k": { ...SAMPLING["top-k"], help: "where a request names none; 0 = all tokens" },
   "max-tokens": { ...SAMPLING["max-tokens"], default: 512, help: "length of an answer where a request names none" },
