@@ -52,10 +52,10 @@ export const SERVE = {
     many: true,
   }),
   gpus: int(1, {
-    help: "devices, each with the models in its memory; the CPU is one",
+    help: "GPUs, each with the models in its memory; the CPU is one device",
     aliases: ["num-gpus"],
     short: "n",
-    check: (value) => value === 1 ? undefined : "1: this version computes on the CPU",
+    check: between(1, 64),
   }),
   "max-loaded": int(1, { help: "models in memory at a time; the one not used for longest leaves", check: atLeast(1) }),
   rows: int(0, { help: "answers at a time; 0 = what memory allows, at most 32", check: atLeast(0) }),

@@ -24,6 +24,8 @@ export interface ServeFlags {
   readonly step: number;
   /** Names by commas; without it the one model that source, tag and step choose. */
   readonly model?: string;
+  /** Devices. */
+  readonly gpus: number;
   readonly maxLoaded: number;
   /** 0 = what memory allows. */
   readonly rows: number;
@@ -70,8 +72,14 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
     },
     second: () => Deno.exit(EXIT.STOPPED_AT_ONCE),
   });
-  const { deviceType, threads, dtype, quantize, rows, maxLoaded, queue } = flags;
-  const pool = new ModelPool(models, { deviceType, threads, dtype, quantize, rows, maxLoaded, maxQueued: queue });
+  const { deviceType, gpus: devices, threads, dtype, quantize, rows, maxLoaded, queue: maxQueued } = flags;
+  if (devices > 1 && deviceType !== "cuda") {
+    throw new UsageError(
+      `Cannot serve on ${devices} GPUs: the CPU is one device, expected --device-type=cuda beside it`,
+    );
+  }
+  const run = { deviceType, threads, dtype, quantize, rows };
+  const pool = new ModelPool(models, { ...run, devices, maxLoaded, maxQueued });
   try {
     const server = await WebServer.open(pool, {
       ...access,
@@ -92,9 +100,11 @@ export async function serve(flags: ServeFlags, terminal: Terminal): Promise<numb
 }
 
 /** Says what the routes need of the flags. */
-function appOptions({ deviceType, temperature, topK, maxTokens, timeout, showTools }: ServeFlags): ServeOptions["app"] {
+function appOptions(
+  { deviceType, gpus, temperature, topK, maxTokens, timeout, showTools }: ServeFlags,
+): ServeOptions["app"] {
   return {
-    devices: [deviceType || "cpu"],
+    devices: Array.from({ length: gpus }, (_, i) => deviceType === "cuda" ? `cuda:${i}` : deviceType || "cpu"),
     version: VERSION_NUMBER,
     defaults: { temperature, topK, maxTokens },
     deadlineMs: timeout * 1000,

@@ -13,6 +13,8 @@ import { Engine } from "./engine.ts";
 export interface LoadOptions {
   /** "" = a GPU where there is one. */
   readonly deviceType?: "cpu" | "cuda" | "";
+  /** Which of several GPUs; 0. */
+  readonly index?: number;
   /** CPU threads; 0 = physical cores. */
   readonly threads?: number;
   /** "fp32", "bf16" or "" for what suits the device. */
@@ -57,11 +59,11 @@ export class LoadedModel implements Disposable {
    * @throws {CheckpointError} where the checkpoint or its tokenizer is damaged.
    */
   static async load(chosen: ChosenModel, options: LoadOptions = {}): Promise<LoadedModel> {
-    const { deviceType = "", threads = 0, dtype = "", quantize = "none" } = options;
+    const { deviceType = "", index, threads = 0, dtype = "", quantize = "none" } = options;
     const { folder, step } = chosen;
     checkTokenizer(chosen, folder);
     const tokenizer = await Tokenizer.load(folder);
-    const device = Device.choose(deviceType, { threads });
+    const device = Device.choose(deviceType, { index, threads });
     try {
       using mapped = new MappedCheckpoint({ ...device.context, folder, step });
       const config = mapped.meta.config as unknown as GPTConfig;

@@ -1,8 +1,9 @@
 /**
  * The models behind a server: which slot holds which model, who waits for one, who is refused.
  *
- *   generate -> refused? -> the least busy slot that holds the model
- *                        -> else an empty slot, else the idle one that was used the longest ago, which is given the model
+ *   generate -> refused? -> the least busy slot that holds the model, where it has a row free or is loading
+ *                        -> else a slot of a device without the model: an empty one, else the idle one that was used the longest ago
+ *                        -> else the least busy slot that holds the model, where it waits for a row
  *                        -> else it waits until a slot is idle
  *
  * Whoever waits for a slot is not overtaken: a later request waits behind it, also where its model is in memory, else a model that is
@@ -24,8 +25,10 @@ import type { RunOptions, ToWorker } from "./protocol.ts";
 import { type Job, Slot, startThread, type Thread } from "./slot.ts";
 
 /** How models are served. */
-export interface PoolOptions extends RunOptions {
-  /** Models in memory at a time; 1. */
+export interface PoolOptions extends Omit<RunOptions, "index"> {
+  /** Devices, each with slots of its own; 1. */
+  readonly devices?: number;
+  /** Models in the memory of a device at a time; 1. */
   readonly maxLoaded?: number;
   /** Answers that may wait for a row, at least 1; 64. */
   readonly maxQueued?: number;
@@ -72,15 +75,18 @@ export class ModelPool implements ModelService {
    * @throws {RangeError} where no model is given, or one twice.
    */
   constructor(models: readonly ChosenModel[], options: PoolOptions = {}) {
-    const { maxLoaded = 1, maxQueued = 64, start = startThread, ...run } = options;
+    const { devices = 1, maxLoaded = 1, maxQueued = 64, start = startThread, ...run } = options;
     this.#models = new Map(modelIds(models).map((id, i) => [id, models[i]]));
     this.#maxQueued = maxQueued;
     const stepped = (tokens: number) => {
       this.#count.steps++;
       this.#count.generatedTokens += tokens;
     };
-    const slots = Math.min(maxLoaded, models.length);
-    this.#slots = Array.from({ length: slots }, () => new Slot(run, { start, stepped }));
+    const each = Math.min(maxLoaded, models.length);
+    this.#slots = Array.from(
+      { length: devices * each },
+      (_, i) => new Slot({ ...run, index: Math.floor(i / each) }, { start, stepped }),
+    );
   }
 
   list(): readonly ModelInfo[] {
@@ -95,9 +101,15 @@ export class ModelPool implements ModelService {
     });
   }
 
-  /** Loads a model, before anybody asks for it. @throws {ServiceError} where it cannot be loaded. */
+  /** Loads a model on every device, before anybody asks for it. @throws {ServiceError} where it cannot be loaded. */
   async load(modelId: string): Promise<void> {
     await this.tokenize(modelId, "");
+    const held = new Set(this.#holders(modelId).map(({ device }) => device));
+    for (const slot of this.#slots) {
+      if (held.has(slot.device) || slot.modelId !== null) continue;
+      held.add(slot.device);
+      slot.open(modelId, this.#models.get(modelId)!);
+    }
   }
 
   generate(request: GenerationRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
@@ -272,12 +284,13 @@ export class ModelPool implements ModelService {
 
   /** Finds a slot for a model, which is given to it where none holds it. */
   #slotFor(modelId: string): Slot | undefined {
-    const [holder] = this.#holders(modelId).sort((a, b) => a.wanted - b.wanted);
-    if (holder) return holder;
-    const idle = this.#slots.filter((slot) => slot.isIdle);
+    const holders = this.#holders(modelId).sort((a, b) => a.wanted - b.wanted);
+    const [first] = holders;
+    if (first && (!first.isLoaded || first.wanted < first.rows)) return first;
+    const idle = this.#slots.filter((slot) => slot.isIdle && holders.every(({ device }) => device !== slot.device));
     const slot = idle.find((slot) => slot.modelId === null) ?? idle.sort((a, b) => a.lastUsed - b.lastUsed)[0];
     slot?.open(modelId, this.#models.get(modelId)!);
-    return slot;
+    return slot ?? first;
   }
 
   /** Ends a ticket, once. */

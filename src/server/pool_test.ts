@@ -318,6 +318,63 @@ poolTest("ModelPool fails the requests of a worker that crashes, and starts it a
   }
 });
 
+/** Program of a thread with one row, which answers with the number of its device, when it is told to. */
+const NUMBERED = `let index;
+self.onmessage = ({ data }) => {
+  const tell = (told) => self.postMessage(told);
+  if (data.type === "open") {
+    index = data.options.index;
+    return tell({ type: "opened", rows: 1 });
+  }
+  if (data.type === "close") return tell({ type: "closed" });
+  if (data.type === "tokenize") return tell({ type: "result", id: data.id, value: [index] });
+  if (data.type !== "generate") return;
+  const piece = { type: "piece", choice: 0, kind: "text", text: String(index) };
+  tell({ type: "step", tokens: 1, events: [[data.id, [piece]]] });
+  const end = { type: "end", choice: 0, reason: "stop", completionTokens: 1 };
+  if (data.request.prompt.text !== "wait") tell({ type: "step", tokens: 0, events: [[data.id, [end]]] });
+};`;
+
+poolTest(
+  "ModelPool opens a model on the next device when its rows are taken, and sends requests to the least busy one",
+  async () => {
+    using place = new ToyPlace();
+    const model = await place.add({ stage: "sft", tag: "d2" });
+    const start = () => new Worker(`data:text/javascript,${encodeURIComponent(NUMBERED)}`, { type: "module" });
+    await using pool = open([model], { start, devices: 3 });
+    await pool.tokenize("d2", "");
+    assertEquals(pool.stats().loadedModels, 1);
+    const client = new AbortController();
+    const takers: AsyncIterator<unknown>[] = [];
+    const devices: string[] = [];
+    for (let i = 0; i < 3; i++) {
+      const request = requestOf({ model: "d2", prompt: { text: "wait" } });
+      const stream = pool.generate(request, client.signal)[Symbol.asyncIterator]();
+      takers.push(stream);
+      devices.push(((await stream.next()).value as { text: string }).text);
+    }
+    assertEquals(devices, ["0", "1", "2"]);
+    assertEquals([pool.stats().loadedModels, pool.stats().rows, pool.stats().activeRows], [3, 3, 3]);
+    await takers[1].return?.(); // device 1 is the least busy one now
+    const { answers } = await hear(pool.generate(requestOf({ model: "d2" }), never()));
+    assertEquals(answers, [["text:1"]]);
+    client.abort();
+    const opened: number[] = [];
+    const counting = () => {
+      const thread = start();
+      const post = thread.postMessage.bind(thread);
+      thread.postMessage = (message: { type: string; options?: { index: number } }) => {
+        if (message.type === "open") opened.push(message.options!.index);
+        post(message);
+      };
+      return thread;
+    };
+    await using loaded = open([model], { start: counting, devices: 2 });
+    await loaded.load("d2");
+    assertEquals(opened, [0, 1], "load() opens it everywhere");
+  },
+);
+
 poolTest("ModelPool fails the requests of a thread whose program is missing", async () => {
   using place = new ToyPlace();
   const model = await place.add({ stage: "sft", tag: "d2" });

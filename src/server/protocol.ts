@@ -7,7 +7,7 @@ import type { ChosenModel } from "../model/models.ts";
 import type { GenerationEvent, GenerationRequest, ServiceErrorCode } from "./models.ts";
 
 /** How a model is run. */
-export interface RunOptions extends Pick<LoadOptions, "deviceType" | "dtype" | "quantize"> {
+export interface RunOptions extends Pick<LoadOptions, "deviceType" | "index" | "dtype" | "quantize"> {
   /** CPU threads; 0 = physical cores that the process may use, less one for HTTP. */
   readonly threads?: number;
   /** Answers that are generated at once; 0 = what suits memory. */

@@ -56,6 +56,11 @@ export class Slot {
     this.#thread = this.#run();
   }
 
+  /** Number of the device that computes. */
+  get device(): number {
+    return this.#options.index ?? 0;
+  }
+
   get rows(): number {
     return this.#rows;
   }
