@@ -20,6 +20,8 @@ export interface Api {
   readonly devices: readonly string[];
   /** Version of the program. */
   readonly version: string;
+  /** Writes the figures of the server as Prometheus reads them. */
+  readonly metrics: () => string;
   readonly clock: Clock;
   /** Hears of failures that a client is told nothing of. */
   readonly onFailure: (error: unknown) => void;

@@ -42,6 +42,7 @@ export function testApp(script?: Script, options: Partial<AppOptions> = {}): Tes
     page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>", policy: "default-src 'none'" },
     devices: ["cpu"],
     version: "0.0.0",
+    metrics: () => "",
     defaults: { temperature: 0.8, topK: 50, maxTokens: 512 },
     showTools: false,
     clock,

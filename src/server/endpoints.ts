@@ -33,6 +33,7 @@ export interface Endpoint {
 const JSON_TYPE = "application/json";
 const EVENTS = "text/event-stream";
 const SVG = "image/svg+xml";
+const METRICS_HEADERS = { "content-type": "text/plain; version=0.0.4; charset=utf-8", "cache-control": "no-store" };
 /** How a generation may end without an answer. */
 const REFUSALS = [400, 404, 429, 500, 503, 504];
 
@@ -113,6 +114,13 @@ export const ENDPOINTS: readonly Endpoint[] = [
     summary: "Gives figures of the devices and models.",
     answers: [[JSON_TYPE, "Stats"]],
     handle: (c, { service, devices }) => c.json(stats(service, devices)),
+  },
+  {
+    method: "get",
+    path: "/metrics",
+    summary: "Gives the figures of the server as Prometheus reads them.",
+    answers: [["text/plain"]],
+    handle: (c, { metrics }) => c.body(metrics(), 200, METRICS_HEADERS),
   },
   {
     method: "get",

@@ -2,7 +2,7 @@
  * What `GET /metrics` tells: the service's own counters, times that are seen by watching its streams, requests by route, and how late the
  * event loop is. Handlers know nothing of it: they are given a service that is watched.
  */
-import type { Context, MiddlewareHandler } from "hono";
+import type { MiddlewareHandler } from "hono";
 import { routePath } from "hono/route";
 import {
   type GenerationEvent,
@@ -80,10 +80,9 @@ export class Metrics {
     };
   }
 
-  /** Answers `GET /metrics`. */
-  page(c: Context): Response {
-    const headers = { "content-type": "text/plain; version=0.0.4; charset=utf-8", "cache-control": "no-store" };
-    return c.body(prometheusText(this.#figures), 200, headers);
+  /** Writes all figures. */
+  text(): string {
+    return prometheusText(this.#figures);
   }
 
   async *#watch(request: GenerationRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent> {

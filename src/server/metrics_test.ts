@@ -38,9 +38,9 @@ times_count 4
 });
 
 /** Reads the figures of a server. */
-async function read(metrics: Metrics, ask = testApp().app): Promise<Map<string, number>> {
-  ask.get("/metrics", (c) => metrics.page(c));
-  const lines = (await (await ask.request("/metrics")).text()).trimEnd().split("\n").filter((line) =>
+async function read(metrics: Metrics): Promise<Map<string, number>> {
+  const { app } = testApp(undefined, { metrics: () => metrics.text() });
+  const lines = (await (await app.request("/metrics")).text()).trimEnd().split("\n").filter((line) =>
     !line.startsWith("#")
   );
   return new Map(

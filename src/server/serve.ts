@@ -27,7 +27,7 @@ export interface ServeOptions {
   readonly key?: ApiKey;
   readonly machine: Machine;
   readonly page: PageAsset;
-  readonly app: Omit<AppOptions, "service" | "page" | "middleware" | "onFailure">;
+  readonly app: Omit<AppOptions, "service" | "page" | "metrics" | "middleware" | "onFailure">;
   readonly log: Log;
   /** Also tells what is asked and answered. */
   readonly logTexts: boolean;
@@ -61,6 +61,7 @@ export class WebServer {
     const app = createApp({
       ...options.app,
       page: options.page,
+      metrics: () => metrics.text(),
       service: options.logTexts ? logTexts(metrics.watched, log) : metrics.watched,
       middleware: [
         metrics.count(),
@@ -70,7 +71,6 @@ export class WebServer {
       ],
       onFailure: (error) => log.warn(`Cannot answer a request: ${failureText(error)}`),
     });
-    app.get("/metrics", (c) => metrics.page(c));
     const listener = await Listener.open((request, client) => app.fetch(request, client), { host, port, watch: open });
     return new WebServer({ url: `http://${urlHost(host)}:${listener.port}`, service, listener, open });
   }
