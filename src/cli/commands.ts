@@ -455,6 +455,13 @@ export const COMMANDS: readonly Command[] = [
       await (await import("./doctor_command.ts")).doctor({ baseDir, terminal }),
   }),
   command({
+    name: "selftest",
+    summary: "checks every kernel of this machine's device against the CPU library and shows the errors",
+    flags: { "device-type": DEVICE["device-type"] },
+    run: async ({ values: { deviceType }, terminal }) =>
+      await (await import("./selftest_command.ts")).runSelftest({ deviceType, terminal }),
+  }),
+  command({
     name: "licenses",
     summary: "lists the parts of the program by others with their licences, and shows their texts",
     positional: [{ name: "NAME", help: "part whose text is shown", optional: true }],

@@ -57,3 +57,16 @@ Deno.test("nanochat doctor names the CUDA device and uses it", async () => {
   assertEquals([cuda.name, uses.device, uses.dtype], ["emulated CUDA device", "cuda", "bf16"]);
   assert(cuda.features.includes("a twin of cublasLt"), cuda.features.join());
 });
+
+Deno.test("nanochat selftest compares the CUDA device with the CPU", async () => {
+  const { code, stdout, output } = await nanochat(["selftest", "--json"], { env: EMULATED, deadlineMs: 120_000 });
+  assertEquals(code, 0, output);
+  const { device, reference, rows } = JSON.parse(stdout) as {
+    device: string;
+    reference: string;
+    rows: { op: string; error: number; ok: boolean }[];
+  };
+  assertEquals([device, reference], ["emulated CUDA device", "the CPU library"]);
+  assertEquals(rows.filter(({ error, ok }) => !ok || !(error <= 1)), []);
+  assert(rows.some(({ error }) => error > 0), "two libraries round differently somewhere");
+});
