@@ -56,7 +56,7 @@ const BUDGET_MINUTES: Record<string, number> = {
   test: 15,
   page: 2,
   binary: 2,
-  "cuda-emu": 5,
+  "cuda-emu": 10,
   slow: 45,
   data: 15,
   parity: 15,
@@ -229,18 +229,21 @@ export const parity = (folders: string[] = []): Step => ({
   show: true,
 });
 
-/** Folders of golden data that the emulated CUDA library is compared with. */
-const EMULATED_FOLDERS = ["gpt_tiny", "gpt_mqa", "kv_cache", "optim", "train_run"];
+/** Folders of golden data that the emulated CUDA library is compared with; the training run takes minutes, so only in its own tier. */
+const EMULATED_FOLDERS = ["gpt_tiny", "gpt_mqa", "kv_cache", "optim"];
 
 /** The CUDA sources on the processor: every operation in three orders of threads, the models, and the commands. */
-function emulationSteps(): Step[] {
+function emulationSteps({ whole }: { whole: boolean }): Step[] {
   const env = { NC_TEST_BACKEND: "cuda_emu" };
   return [
     ...["forward", "reverse", "shuffle:1"].map((order) => ({
       ...denoTest("conformance", `CUDA emulated, ${order}`),
       env: { ...env, EMU_ORDER: order },
     })),
-    { ...parity(EMULATED_FOLDERS), name: "CUDA emulated, parity", show: false, env },
+    {
+      ...parity(whole ? [...EMULATED_FOLDERS, "train_run"] : EMULATED_FOLDERS),
+      ...{ name: "CUDA emulated, parity", show: false, env },
+    },
     denoTest("emu", "CUDA emulated, commands"),
   ];
 }
@@ -337,7 +340,7 @@ function stepsOf(tier: string): Step[] {
         ...unit(),
         denoTest("conformance", "conformance"),
         parity(),
-        ...emulationSteps(),
+        ...emulationSteps({ whole: false }),
         denoTest("cli", "command line"),
         pageTest(),
         binaryTest(),
@@ -347,7 +350,7 @@ function stepsOf(tier: string): Step[] {
     case "binary":
       return [binaryTest()];
     case "cuda-emu":
-      return emulationSteps();
+      return emulationSteps({ whole: true });
     case "parity":
       return [parity()];
     case "slow":
