@@ -57,8 +57,8 @@ const UNWATCHED: ExchangeWatch = { begun() {}, ended() {} };
 /** Answers a request of a client; `signal` of the request aborts when the client has gone. */
 export type Handler = (request: Request, client: { readonly address: string }) => Response | Promise<Response>;
 
-/** Methods that a Request can have here; others are refused before one is made. */
-const METHODS = ["GET", "HEAD", "POST", "OPTIONS"];
+/** Methods that a Request can have here; others are refused before one is made. The body is read of POST alone. */
+const METHODS = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"];
 /** Turns the target of a request into a URL; the real host is a header, which `guard.ts` checks. */
 const ANY_HOST = "http://localhost";
 

@@ -65,10 +65,14 @@ Deno.test("Listener believes no host of a target and answers what no Request can
     for (const target of ["*", "x", "ftp://evil/x", "http://"]) {
       assertEquals(await url(target), "HTTP/1.1 400 Bad Request");
     }
-    for (const method of ["TRACE", "PUT", "PROPFIND"]) {
+    for (const method of ["TRACE", "PROPFIND"]) {
       const text = await exchange(port, `${method} / HTTP/1.1\r\nHost: good\r\n${CLOSE}`);
       assertStringIncludes(text, "HTTP/1.1 405");
       assertStringIncludes(text, "GET, HEAD, POST, OPTIONS");
+    }
+    for (const method of ["PUT", "PATCH", "DELETE"]) {
+      const text = await exchange(port, `${method} /x HTTP/1.1\r\nHost: good\r\nContent-Length: 3\r\n${CLOSE}abc`);
+      assertStringIncludes(text, `"method":"${method}"`, "the app says what there is instead");
     }
     for (const garbage of ["GARBAGE\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n"]) {
       assertStringIncludes(await exchange(port, garbage), "400");
