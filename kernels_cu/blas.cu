@@ -5,143 +5,25 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <fstream>
+#include <sstream>
 
-#ifdef __CUDACC__
-#include <cublasLt.h>
-#include <dlfcn.h>
-#include <glob.h>
-#endif
 
 namespace {
 
-bool is_off() {
+/** What NC_BLAS asks for: "0" or "deterministic", or nothing. */
+bool is_mode(const char* mode) {
   const char* text = getenv("NC_BLAS");
-  return text && *text == '0';
+  return text && strcmp(text, mode) == 0;
 }
+bool is_off() { return is_mode("0"); }
 
 } // namespace
 
 #ifdef __CUDACC__
+#include "blas_library.cuh"
 
 namespace {
-
-constexpr const char* FILE_NAME = "libcublasLt.so.13";
-constexpr size_t OLDEST = 130000; // of the header that this is compiled with
-
-/** The functions that are used, of the library that was found. */
-struct Library {
-  decltype(&cublasLtGetVersion) version;
-  decltype(&cublasLtCreate) create;
-  decltype(&cublasLtDestroy) destroy;
-  decltype(&cublasLtMatmul) matmul;
-  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
-  decltype(&cublasLtMatmulDescCreate) createDesc;
-  decltype(&cublasLtMatmulDescDestroy) destroyDesc;
-  decltype(&cublasLtMatmulDescSetAttribute) setDesc;
-  decltype(&cublasLtMatrixLayoutCreate) createLayout;
-  decltype(&cublasLtMatrixLayoutDestroy) destroyLayout;
-  decltype(&cublasLtMatrixLayoutSetAttribute) setLayout;
-  decltype(&cublasLtMatmulPreferenceCreate) createPreference;
-  decltype(&cublasLtMatmulPreferenceDestroy) destroyPreference;
-  decltype(&cublasLtMatmulPreferenceSetAttribute) setPreference;
-};
-
-/** What became of the search. */
-struct Found {
-  Library lt{};
-  bool isThere = false;
-  std::string path, problem; // why there is none, and where it was looked for
-};
-
-/** Files that match a pattern of the shell. */
-std::vector<std::string> matches(const std::string& pattern) {
-  std::vector<std::string> paths;
-  glob_t found{};
-  if (glob(pattern.c_str(), 0, nullptr, &found) == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  globfree(&found);
-  return paths;
-}
-
-/** Where the library may be, best first; a name without a folder is left to the loader. */
-std::vector<std::string> places() {
-  const auto variable = [](const char* name) { const char* text = getenv(name); return std::string(text ? text : ""); };
-  if (const std::string given = variable("NANOCHAT_CUBLASLT"); !given.empty()) return {given, given + "/" + FILE_NAME};
-  std::vector<std::string> list{FILE_NAME};
-  for (const std::string& home : {variable("CUDA_HOME"), variable("CUDA_PATH"), std::string("/usr/local/cuda")}) {
-    if (!home.empty()) list.push_back(home + "/lib64/" + FILE_NAME);
-  }
-  std::vector<std::string> prefixes;
-  if (const std::string environment = variable("VIRTUAL_ENV"); !environment.empty()) prefixes.push_back(environment);
-  if (const std::string home = variable("HOME"); !home.empty()) prefixes.push_back(home + "/.local");
-  const std::string path = variable("PATH") + ":";
-  for (size_t from = 0, to; (to = path.find(':', from)) != std::string::npos; from = to + 1) { // .../bin/python3 has .../lib/python3.x
-    const std::string folder = path.substr(from, to - from);
-    if (folder.size() > 4 && folder.compare(folder.size() - 4, 4, "/bin") == 0 && !matches(folder + "/python3").empty()) {
-      prefixes.push_back(folder.substr(0, folder.size() - 4));
-    }
-  }
-  for (const std::string& prefix : prefixes) {
-    for (const char* packages : {"/lib/python3*/site-packages", "/lib/python3*/dist-packages", "/lib/python3/dist-packages"}) {
-      for (const char* folder : {"/nvidia/cu13/lib/", "/nvidia/cublas/lib/"}) {
-        for (const std::string& file : matches(prefix + packages + folder + FILE_NAME)) list.push_back(file);
-      }
-    }
-  }
-  return list;
-}
-
-/** Fills the table from an open library; false where a function is missing. */
-bool bind(void* handle, Library& lt) {
-  bool whole = true;
-  const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(handle, name));
-    whole = whole && function;
-  };
-  find(lt.version, "cublasLtGetVersion");
-  find(lt.create, "cublasLtCreate");
-  find(lt.destroy, "cublasLtDestroy");
-  find(lt.matmul, "cublasLtMatmul");
-  find(lt.heuristic, "cublasLtMatmulAlgoGetHeuristic");
-  find(lt.createDesc, "cublasLtMatmulDescCreate");
-  find(lt.destroyDesc, "cublasLtMatmulDescDestroy");
-  find(lt.setDesc, "cublasLtMatmulDescSetAttribute");
-  find(lt.createLayout, "cublasLtMatrixLayoutCreate");
-  find(lt.destroyLayout, "cublasLtMatrixLayoutDestroy");
-  find(lt.setLayout, "cublasLtMatrixLayoutSetAttribute");
-  find(lt.createPreference, "cublasLtMatmulPreferenceCreate");
-  find(lt.destroyPreference, "cublasLtMatmulPreferenceDestroy");
-  find(lt.setPreference, "cublasLtMatmulPreferenceSetAttribute");
-  return whole;
-}
-
-std::string dotted(size_t version) { return std::to_string(version / 10000) + "." + std::to_string(version % 10000 / 100); }
-
-Found look_for() {
-  Found found;
-  std::string looked, older;
-  for (const std::string& place : places()) {
-    looked += (looked.empty() ? "" : ", ") + place;
-    void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!handle) continue;
-    if (bind(handle, found.lt) && found.lt.version() >= OLDEST) {
-      found.isThere = true;
-      found.path = place;
-      return found;
-    }
-    older += " " + place + " is " + (found.lt.version ? "version " + dotted(found.lt.version()) : "none") + ", expected " + dotted(OLDEST) +
-      " or newer;";
-    dlclose(handle);
-  }
-  found.problem = older + " " + FILE_NAME + " not found as " + looked;
-  found.problem.erase(0, found.problem.find_first_not_of(' '));
-  return found;
-}
-
-/** The library of this process. */
-const Found& library() {
-  static const Found found = look_for();
-  return found;
-}
 
 void expect(cublasStatus_t status, const char* doing) {
   if (status != CUBLAS_STATUS_SUCCESS) refuse(NC_STATUS_DEVICE, "Cannot %s: cuBLASLt reports status %d", doing, int(status));
@@ -149,15 +31,66 @@ void expect(cublasStatus_t status, const char* doing) {
 
 cudaDataType data_type(int32_t dtype) { return dtype == NC_DTYPE_F32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-/** What cuBLASLt keeps of a shape: descriptors, and the algorithm where it has one. */
+/** What a plan is found by: sizes, types, strides and alignments, without beta. */
+using Key = std::array<int64_t, 20>;
+using Algorithm = cublasLtMatmulAlgo_t;
+
+/**
+ * The file NC_BLAS_CHOICES, where the fastest algorithm of each shape is kept: a line with library and device, then a line a shape, the
+ * numbers of its key and those of the algorithm, which only the same library understands.
+ */
+class Choices {
+ public:
+  explicit Choices(const std::string& head) {
+    const char* text = getenv("NC_BLAS_CHOICES");
+    if (!text || !*text || is_mode("deterministic")) return;
+    path_ = text;
+    std::ifstream file(path_);
+    std::string line;
+    if (std::getline(file, line) && line == head) {
+      while (std::getline(file, line)) read(line);
+      return;
+    }
+    std::ofstream made(path_);
+    if (!(made << head << '\n')) refuse(NC_STATUS_IO, "Cannot write \"%s\", which NC_BLAS_CHOICES names", path_.c_str());
+  }
+
+  bool isOpen() const { return !path_.empty(); }
+  const Algorithm* find(const Key& key) const {
+    const auto found = known_.find(key);
+    return found == known_.end() ? nullptr : &found->second;
+  }
+  void keep(const Key& key, const Algorithm& algorithm) {
+    known_[key] = algorithm;
+    std::string line;
+    for (const int64_t each : key) line += std::to_string(each) + " ";
+    for (const uint64_t each : algorithm.data) line += std::to_string(each) + " ";
+    line.back() = '\n';
+    std::ofstream(path_, std::ios::app) << line; // one write: ranks may share the file
+  }
+
+ private:
+  void read(const std::string& line) {
+    std::istringstream numbers(line);
+    Key key;
+    Algorithm algorithm;
+    for (int64_t& each : key) numbers >> each;
+    for (uint64_t& each : algorithm.data) numbers >> each;
+    if (numbers) known_[key] = algorithm;
+  }
+
+  std::string path_;
+  std::map<Key, Algorithm> known_;
+};
+
+/** What cuBLASLt keeps of a shape: descriptors, and algorithms, the most promising first. */
 struct Plan {
-  const Library& lt;
+  const BlasLibrary& lt;
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr, d = nullptr;
-  cublasLtMatmulAlgo_t algorithm{};
-  bool isThere = false;
+  std::vector<Algorithm> algorithms;
 
-  explicit Plan(const Library& lt) : lt(lt) {}
+  explicit Plan(const BlasLibrary& lt) : lt(lt) {}
   Plan(const Plan&) = delete;
   ~Plan() {
     for (const cublasLtMatrixLayout_t each : {a, b, c, d}) if (each) lt.destroyLayout(each);
@@ -171,7 +104,7 @@ uint32_t alignment(const BlasMatrix& x) {
   return uint32_t(bits & (~bits + 1));
 }
 
-cublasLtMatrixLayout_t layout(const Library& lt, const BlasMatrix& x, int64_t rows, int64_t columns, int64_t batch) {
+cublasLtMatrixLayout_t layout(const BlasLibrary& lt, const BlasMatrix& x, int64_t rows, int64_t columns, int64_t batch) {
   cublasLtMatrixLayout_t made = nullptr;
   if (x.transposed) std::swap(rows, columns);
   expect(lt.createLayout(&made, data_type(x.dtype), uint64_t(rows), uint64_t(columns), x.ld), "describe a matrix");
@@ -183,8 +116,8 @@ cublasLtMatrixLayout_t layout(const Library& lt, const BlasMatrix& x, int64_t ro
   return made;
 }
 
-/** Asks the heuristic for the first algorithm; sums between parts of K stay in fp32. */
-std::unique_ptr<Plan> plan(const Library& lt, cublasLtHandle_t handle, const BlasProduct& p) {
+/** Asks the heuristic for algorithms. Sums of parts of K stay in fp32; there are no parts where the order must not depend on the device. */
+std::unique_ptr<Plan> plan(const BlasLibrary& lt, cublasLtHandle_t handle, const BlasProduct& p, int most) {
   auto made = std::make_unique<Plan>(lt);
   expect(lt.createDesc(&made->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describe a product");
   for (const auto& [attribute, transposed] : {std::pair(CUBLASLT_MATMUL_DESC_TRANSA, p.a.transposed), std::pair(CUBLASLT_MATMUL_DESC_TRANSB, p.b.transposed)}) {
@@ -198,7 +131,7 @@ std::unique_ptr<Plan> plan(const Library& lt, cublasLtHandle_t handle, const Bla
   cublasLtMatmulPreference_t preference = nullptr;
   expect(lt.createPreference(&preference), "describe a preference");
   const uint64_t bytes = WORKSPACE_BYTES;
-  const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  const uint32_t reduction = is_mode("deterministic") ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   lt.setPreference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
   lt.setPreference(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
   const std::pair<cublasLtMatmulPreferenceAttributes_t, const BlasMatrix&> matrices[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, p.a},
@@ -207,12 +140,13 @@ std::unique_ptr<Plan> plan(const Library& lt, cublasLtHandle_t handle, const Bla
     const uint32_t value = alignment(matrix);
     lt.setPreference(preference, attribute, &value, sizeof value);
   }
-  cublasLtMatmulHeuristicResult_t result{};
+  std::vector<cublasLtMatmulHeuristicResult_t> results(size_t(most), cublasLtMatmulHeuristicResult_t{});
   int count = 0;
-  const cublasStatus_t status = lt.heuristic(handle, made->desc, made->a, made->b, made->c, made->d, preference, 1, &result, &count);
+  const cublasStatus_t status = lt.heuristic(handle, made->desc, made->a, made->b, made->c, made->d, preference, most, results.data(), &count);
   lt.destroyPreference(preference);
-  made->isThere = status == CUBLAS_STATUS_SUCCESS && count > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-  made->algorithm = result.algo;
+  for (int i = 0; i < count && status == CUBLAS_STATUS_SUCCESS; i++) {
+    if (results[size_t(i)].state == CUBLAS_STATUS_SUCCESS) made->algorithms.push_back(results[size_t(i)].algo);
+  }
   return made;
 }
 
@@ -220,91 +154,101 @@ std::unique_ptr<Plan> plan(const Library& lt, cublasLtHandle_t handle, const Bla
 
 /** What a context keeps of the library. */
 struct Blas {
-  using Key = std::array<int64_t, 21>;
-  const Library& lt;
+  const BlasLibrary& lt;
+  Choices choices;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, std::unique_ptr<Plan>> plans;
 
-  explicit Blas(const Library& lt) : lt(lt) { expect(lt.create(&handle), "open cuBLASLt"); }
+  Blas(const BlasLibrary& lt, const char* device) : lt(lt), choices("cublasLt " + std::to_string(lt.version()) + " " + device) {
+    expect(lt.create(&handle), "open cuBLASLt");
+  }
   Blas(const Blas&) = delete;
   ~Blas() {
     plans.clear();
     lt.destroy(handle);
   }
+
+  cublasStatus_t run(Context& cx, const Plan& plan, const BlasProduct& p, const Algorithm& algorithm) const {
+    return lt.matmul(handle, plan.desc, &p.alpha, p.a.data, plan.a, p.b.data, plan.b, &p.beta, p.c.data, plan.c, const_cast<void*>(p.d.data), plan.d,
+      &algorithm, workspace(cx), WORKSPACE_BYTES, cx.stream);
+  }
+
+  /** Times the algorithms of a plan on the product itself, which may be repeated, and keeps the fastest. */
+  void search(Context& cx, Plan& plan, const BlasProduct& p, const Key& key) {
+    constexpr int RUNS = 3;
+    cudaEvent_t from = nullptr, to = nullptr;
+    check(cudaEventCreateWithFlags(&from, cudaEventDefault), "make an event");
+    check(cudaEventCreateWithFlags(&to, cudaEventDefault), "make an event");
+    std::vector<Algorithm> fastest;
+    float least = INFINITY;
+    for (const Algorithm& each : plan.algorithms) {
+      if (run(cx, plan, p, each) != CUBLAS_STATUS_SUCCESS) continue; // it warms up
+      float ms = 0;
+      check(cudaEventRecord(from, cx.stream), "record an event");
+      for (int i = 0; i < RUNS; i++) run(cx, plan, p, each);
+      check(cudaEventRecord(to, cx.stream), "record an event");
+      check(cudaEventSynchronize(to), "time a product");
+      check(cudaEventElapsedTime(&ms, from, to), "time a product");
+      if (ms >= least) continue;
+      least = ms;
+      fastest = {each};
+    }
+    cudaEventDestroy(from);
+    cudaEventDestroy(to);
+    plan.algorithms = fastest;
+    if (!fastest.empty()) choices.keep(key, fastest[0]);
+  }
 };
 
 std::string blas_feature() {
   if (is_off()) return "own products: NC_BLAS=0";
-  const Found& found = library();
-  return found.isThere ? "cublasLt " + dotted(found.lt.version()) + " at " + found.path : "own products: " + found.problem;
+  const BlasSearch& found = blas_library();
+  return found.isThere ? "cublasLt " + blas_version(found.lt.version()) + " at " + found.path : "own products: " + found.problem;
 }
 
 bool blas_multiply(Context& cx, const char* name, const BlasProduct& p) {
   if (is_off()) return false;
-  const Found& found = library();
+  const BlasSearch& found = blas_library();
   if (!found.isThere) {
     if (const char* given = getenv("NANOCHAT_CUBLASLT"); given && *given) {
       refuse(NC_STATUS_UNSUPPORTED, "Cannot open cuBLASLt: %s; NANOCHAT_CUBLASLT names it", found.problem.c_str());
     }
     return false;
   }
-  if (!cx.blas) cx.blas = std::make_shared<Blas>(found.lt);
-  Blas::Key key{p.m, p.n, p.k, p.batch};
+  if (!cx.blas) cx.blas = std::make_shared<Blas>(found.lt, cx.properties.name);
+  Blas& blas = *cx.blas;
+  Key key{p.m, p.n, p.k, p.batch};
   size_t at = 4;
   for (const BlasMatrix* each : {&p.a, &p.b, &p.c, &p.d}) {
     for (const int64_t value : {int64_t(each->dtype) * 2 + each->transposed, each->ld, each->batchStride, int64_t(alignment(*each))}) key[at++] = value;
   }
-  key[at] = p.beta != 0;
-  std::unique_ptr<Plan>& plan = cx.blas->plans[key];
-  if (!plan) plan = ::plan(found.lt, cx.blas->handle, p);
-  if (!plan->isThere) return false;
-  const cublasStatus_t status = found.lt.matmul(cx.blas->handle, plan->desc, &p.alpha, p.a.data, plan->a, p.b.data, plan->b, &p.beta, p.c.data,
-    plan->c, const_cast<void*>(p.d.data), plan->d, &plan->algorithm, workspace(cx), WORKSPACE_BYTES, cx.stream);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return plan->isThere = false;
+  std::unique_ptr<Plan>& plan = blas.plans[key];
+  if (!plan) {
+    constexpr int CANDIDATES = 8;
+    plan = ::plan(found.lt, blas.handle, p, blas.choices.isOpen() ? CANDIDATES : 1);
+    if (const Algorithm* kept = blas.choices.find(key)) plan->algorithms = {*kept};
+  }
+  const bool repeatable = p.beta == 0 || p.c.data != p.d.data;
+  if (plan->algorithms.size() > 1 && repeatable && !cx.recording) blas.search(cx, *plan, p, key);
+  if (plan->algorithms.empty()) return false;
+  const cublasStatus_t status = blas.run(cx, *plan, p, plan->algorithms[0]);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+    plan->algorithms.clear();
+    return false;
+  }
   expect(status, name);
   after_launch(cx, cudaSuccess, name);
   return true;
 }
 
 #else
-
-namespace {
-
-/** An element of D a thread. */
-template <class X, class Y> __global__ void twin_kernel(BlasProduct p) {
-  const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i = at % p.m, j = at / p.m;
-  if (j >= p.n) return;
-  const auto element = [&](const BlasMatrix& x, int64_t row, int64_t column) {
-    const int64_t r = x.transposed ? column : row, c = x.transposed ? row : column;
-    return to_f32(static_cast<const X*>(x.data)[blockIdx.z * x.batchStride + r + c * x.ld]);
-  };
-  float sum = 0;
-  for (int64_t k = 0; k < p.k; k++) sum += element(p.a, i, k) * element(p.b, k, j);
-  float y = p.alpha * sum;
-  if (p.beta != 0) y += p.beta * to_f32(static_cast<const Y*>(p.c.data)[blockIdx.z * p.c.batchStride + i + j * p.c.ld]);
-  static_cast<Y*>(const_cast<void*>(p.d.data))[blockIdx.z * p.d.batchStride + i + j * p.d.ld] = from_f32<Y>(y);
-}
-
-/** As strict as the heuristic may be: leading dimensions and addresses that are multiples of 16 bytes. */
-bool suits(const BlasMatrix& x) {
-  const int64_t size = x.dtype == NC_DTYPE_F32 ? 4 : 2;
-  return reinterpret_cast<uint64_t>(x.data) % 16 == 0 && x.ld * size % 16 == 0;
-}
-
-} // namespace
+#include "emu/blas_emu.h"
 
 struct Blas {};
 
 std::string blas_feature() { return is_off() ? "own products: NC_BLAS=0" : "a twin of cublasLt"; }
 
-bool blas_multiply(Context& cx, const char* name, const BlasProduct& p) {
-  if (is_off() || !suits(p.a) || !suits(p.b) || !suits(p.c) || !suits(p.d)) return false;
-  const Shape shape{{blocks_for(p.m * p.n, 128, INT32_MAX), 1, unsigned(p.batch)}, 128};
-  with_float(p.a.dtype, [&](auto operand) {
-    with_float(p.d.dtype, [&](auto result) { launch(cx, name, twin_kernel<decltype(operand), decltype(result)>, shape, p); });
-  });
-  return true;
-}
+bool blas_multiply(Context& cx, const char* name, const BlasProduct& p) { return !is_off() && emu::blas_twin(cx, name, p); }
 
 #endif
 

@@ -2,8 +2,10 @@
  * cuBLASLt, opened where it is at hand: the products of training.
  *
  * It is looked for as NANOCHAT_CUBLASLT (the file or its folder), by the loader's own path, in the toolkit and in the wheels of python
- * environments. Where there is none, or NC_BLAS=0, the products of matmul.cuh do all the work. The emulation has a twin of it, which
- * takes the same column-major terms and computes with plain loops, so that a mistake in them shows.
+ * environments. Where there is none, or NC_BLAS=0, the products of matmul.cuh do all the work. Its heuristic chooses an algorithm by shape;
+ * NC_BLAS_CHOICES names a file that keeps the fastest of several, each timed when its shape first comes. NC_BLAS=deterministic takes the
+ * first that does not split K. The emulation has a twin of the library, which takes the same column-major terms and computes with plain
+ * loops, so that a mistake in them shows.
  */
 #pragma once
 #include "matmul.cuh"

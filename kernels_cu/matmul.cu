@@ -1,10 +1,10 @@
 /**
  * Our own products; the interface and the order of the sums are in matmul.cuh.
  *
- * Three kernels. `tile`: squares of 128 or 64 elements of C a block, operands through a pipeline of cp.async stages, mma.sync; bound by
- * the tensor cores where M and N are large. `thin`: few rows (decoding), a warp of the block for each slice of K, so that a block asks
- * for a strip of the weight at once; bound by the N K elements of the weight, each of which is read once for every 32 rows. `fma`: f32,
- * and operands of two types, 64 x 64 a block. All three add up SLICES sums of mma steps (or of single terms) in the same order.
+ * Two kernels for bf16 and int8, and matmul_f32.cu. `tile`: squares of 128 or 64 elements of C a block, operands through a pipeline of
+ * cp.async stages, mma.sync; bound by the tensor cores where M and N are large. `thin`: few rows (decoding), a warp of the block for each
+ * slice of K, so that a block asks for a strip of the weight at once; bound by the N K elements of the weight, each of which is read once
+ * for every 32 rows. Both add up SLICES sums of mma steps in the same order.
  */
 #include "matmul_tile.cuh"
 
@@ -214,115 +214,7 @@ __global__ void __launch_bounds__(SLICES * WARP) thin_kernel(Operand a, Operand 
   }
 }
 
-// ---- f32 ---------------------------------------------------------------------------------------------------------------------------
-
-constexpr int FMA_TILE = 64, FMA_DEPTH = 16, FMA_THREADS = 256, FMA_STRIDE = FMA_TILE + 4;
-
-template <class T>
-__device__ __forceinline__ void load_lines(float* tile, const Operand& operand, int64_t first, int k0, int end, bool relu2) {
-  const T* data = static_cast<const T*>(operand.data) + blockIdx.z * operand.batchStride;
-  const bool alongK = operand.kStride == 1;
-#pragma unroll
-  for (int i = 0; i < FMA_DEPTH * FMA_TILE / FMA_THREADS; i++) {
-    const int e = threadIdx.x + i * FMA_THREADS;
-    const int k = alongK ? e % FMA_DEPTH : e / FMA_TILE, l = alongK ? e / FMA_DEPTH : e % FMA_TILE;
-    float v = 0;
-    if (first + l < operand.lines && k0 + k < end) v = to_f32(data[(first + l) * operand.lineStride + (k0 + k) * operand.kStride]);
-    if (relu2) v = rounded<T>(relu(v) * relu(v));
-    tile[k * FMA_STRIDE + l] = v;
-  }
-}
-
-/** 64 x 64 elements of C, 4 x 4 a thread. `slice`: elements of K that are summed from zero. */
-template <class A, class B>
-__global__ void __launch_bounds__(FMA_THREADS) fma_kernel(Operand a, Operand b, int K, int slice, bool relu2B, Target t) {
-  DYNAMIC_SHARED(float, shared);
-  float *as = shared, *bs = shared + FMA_DEPTH * FMA_STRIDE;
-  const Position at = position((t.M + FMA_TILE - 1) / FMA_TILE, (t.N + FMA_TILE - 1) / FMA_TILE);
-  const int64_t i0 = at.row * FMA_TILE, j0 = at.column * FMA_TILE;
-  if (t.symmetric && j0 < i0) return;
-  const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
-  float totals[4][4] = {};
-  for (int from = 0; from < K; from += slice) {
-    const int end = min(K, from + slice);
-    float sums[4][4] = {};
-    for (int k0 = from; k0 < end; k0 += FMA_DEPTH) {
-      __syncthreads();
-      load_lines<A>(as, a, i0, k0, end, false);
-      load_lines<B>(bs, b, j0, k0, end, relu2B);
-      __syncthreads();
-#pragma unroll
-      for (int k = 0; k < FMA_DEPTH; k++) {
-        const Vec<float> x = load_vec(as + k * FMA_STRIDE + row), y = load_vec(bs + k * FMA_STRIDE + column);
-#pragma unroll
-        for (int e = 0; e < 16; e++) sums[e / 4][e % 4] = fmaf(x.at[e / 4], y.at[e % 4], sums[e / 4][e % 4]);
-      }
-    }
-#pragma unroll
-    for (int e = 0; e < 16; e++) totals[e / 4][e % 4] += sums[e / 4][e % 4];
-  }
-  for (int mirrored = 0; mirrored < (t.symmetric && i0 != j0 ? 2 : 1); mirrored++) {
-    __syncthreads();
-#pragma unroll
-    for (int e = 0; e < 16; e++) {
-      const int r = row + e / 4, c = column + e % 4;
-      shared[mirrored ? c * FMA_STRIDE + r : r * FMA_STRIDE + c] = totals[e / 4][e % 4];
-    }
-    __syncthreads();
-    write_tile<FMA_TILE, FMA_TILE, FMA_STRIDE, FMA_THREADS>(t, shared, mirrored ? j0 : i0, mirrored ? i0 : j0, t.symmetric && i0 == j0);
-  }
-}
-
-// ---- int8 --------------------------------------------------------------------------------------------------------------------------
-
-constexpr int QUANTISE_THREADS = 128;
-
-/** Bytes between rows of int8. */
-int64_t int8_stride(int64_t K) { return (K + 15) / 16 * 16; }
-
-/** q (rows, stride) = round(x (127 / max |x|)) by rows, zeros behind them; scales (rows) = max |x| / 127. A block a row. */
-template <class X>
-__global__ void __launch_bounds__(QUANTISE_THREADS) quantise_kernel(int8_t* q, float* scales, const X* x, int64_t xStride, int64_t K, int64_t stride) {
-  constexpr float SMALLEST = 0x1p-120f, ROUND = 0x1.8p23f; // adding ROUND leaves an integer, rounded to even, in the low bits
-  SHARED(uint32_t, slots, [QUANTISE_THREADS / WARP]);
-  const X* row = x + blockIdx.x * xStride;
-  uint32_t bits = 0; // of positive numbers they are in their order, infinity and NaN above them
-  for (int64_t k = threadIdx.x; k < K; k += QUANTISE_THREADS) bits = max(bits, __float_as_uint(to_f32(row[k])) & 0x7fffffffu);
-  for (int o = WARP / 2; o > 0; o >>= 1) bits = max(bits, __shfl_xor_sync(ALL_LANES, bits, o));
-  if (threadIdx.x % WARP == 0) slots[threadIdx.x / WARP] = bits;
-  __syncthreads();
-  for (const uint32_t each : slots) bits = max(bits, each);
-  const float largest = __uint_as_float(bits);
-  const bool isFinite = bits < 0x7f800000u, isZero = largest < SMALLEST || !isFinite;
-  const float inverse = isZero ? 0 : 127 / largest;
-  uint32_t* words = reinterpret_cast<uint32_t*>(q + blockIdx.x * stride);
-  for (int64_t word = threadIdx.x; word < stride / 4; word += QUANTISE_THREADS) {
-    uint32_t four = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int64_t k = word * 4 + i;
-      const float v = k < K && !isZero ? to_f32(row[k]) : 0;
-      four |= (__float_as_uint(__fadd_rn(__fmul_rn(v, inverse), ROUND)) & 0xffu) << (8 * i);
-    }
-    words[word] = four;
-  }
-  if (threadIdx.x == 0) scales[blockIdx.x] = isFinite ? isZero ? 0 : largest / 127 : NAN;
-}
-
-/** Quantises rows of f32 or bf16. */
-void quantise(Context& cx, const char* name, int8_t* q, float* scales, const View& x, int64_t rows, int64_t K) {
-  if (K > 1 << 17) refuse(NC_STATUS_INVALID, "Cannot multiply: K is %lld, expected at most %d for i8, whose sums are integers of 32 bits", (long long)K, 1 << 17);
-  with_float(x.dtype, [&](auto type) {
-    using X = decltype(type);
-    launch(cx, name, quantise_kernel<X>, {unsigned(rows), QUANTISE_THREADS}, q, scales, static_cast<const X*>(x.data), x.rowStride, K, int8_stride(K));
-  });
-}
-
 // ---- choice ------------------------------------------------------------------------------------------------------------------------
-
-int64_t element_bytes(int32_t dtype) { return dtype == NC_DTYPE_F32 ? 4 : dtype == NC_DTYPE_BF16 ? 2 : 1; }
-
-int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 bool is_aligned(const void* data, std::initializer_list<int64_t> bytes) {
   int64_t bits = int64_t(reinterpret_cast<uint64_t>(data));
@@ -345,18 +237,6 @@ Target target(const Product& p) {
   return {p.c.data, p.other, nullptr, nullptr, p.M, p.N, p.c.stride, p.c.batchStride, p.otherBatchStride, p.alpha, p.beta, p.epilogue,
     p.c.dtype == NC_DTYPE_BF16, aligned, p.symmetric};
 }
-
-/** A product whose operands and target are ready. */
-struct Job {
-  Context& cx;
-  const char* name;
-  Operand a, b;
-  int64_t K, batch;
-  bool relu2B;
-  Target t;
-};
-
-unsigned squares(const Target& t, int size) { return unsigned(pieces(t.M, size) * pieces(t.N, size)); }
 
 template <class T, class Cut, bool KA, bool KB> void run_tile(const Job& job) {
   constexpr int STAGE = Loader<T, Cut::SIZE, KA, Cut::THREADS>::BYTES + Loader<T, Cut::SIZE, KB, Cut::THREADS>::BYTES;
@@ -391,23 +271,13 @@ template <class T> bool thin_fits(const Job& job) {
   return true;
 }
 
-/** Operands of f32, or of two types. */
-void run_fma(const Job& job, int32_t dtypeA, int32_t dtypeB) {
-  const Shape shape{{squares(job.t, FMA_TILE), 1, unsigned(job.batch)}, FMA_THREADS, FMA_TILE * FMA_STRIDE * sizeof(float)};
-  const int64_t slice = std::max<int64_t>(1, pieces(pieces(job.K, FMA_DEPTH), SLICES)) * FMA_DEPTH;
-  const auto run = [&](auto kernel) { launch(job.cx, job.name, kernel, shape, job.a, job.b, job.K, slice, job.relu2B, job.t); };
-  if (dtypeA == NC_DTYPE_F32 && dtypeB == NC_DTYPE_F32) run(fma_kernel<float, float>);
-  else if (dtypeA == NC_DTYPE_F32) run(fma_kernel<float, bf16>);
-  else run(fma_kernel<bf16, float>);
-}
-
 void run(Context& cx, const char* name, const Product& p, bool inOrder) {
   if (p.M == 0 || p.N == 0 || p.batch == 0) return;
   if (p.K > INT32_MAX / 2) refuse(NC_STATUS_INVALID, "Cannot multiply %s: K is %lld, expected at most %d", name, (long long)p.K, INT32_MAX / 2);
   for (const int32_t dtype : {p.a.dtype, p.b.dtype}) with_float(dtype, [](auto) {});
   const Job job{cx, name, operand(p.a, p.M, p.a.rowStride, p.a.columnStride, p.K), operand(p.b, p.N, p.b.columnStride, p.b.rowStride, p.K), p.K,
     p.batch, p.relu2B, target(p)};
-  if (p.a.dtype != NC_DTYPE_BF16 || p.b.dtype != NC_DTYPE_BF16) return run_fma(job, p.a.dtype, p.b.dtype);
+  if (p.a.dtype != NC_DTYPE_BF16 || p.b.dtype != NC_DTYPE_BF16) return multiply_f32(job, p.a.dtype, p.b.dtype);
   const bool ka = job.a.kStride == 1, kb = job.b.kStride == 1;
   if (inOrder) {
     if (!ka || !kb) refuse(NC_STATUS_UNSUPPORTED, "Cannot multiply %s in the order of inference: expected bf16 operands along K", name);
@@ -428,13 +298,6 @@ void run(Context& cx, const char* name, const Product& p, bool inOrder) {
 void multiply(Context& cx, const char* name, const Product& product) { run(cx, name, product, true); }
 
 void multiply_freely(Context& cx, const char* name, const Product& product) { run(cx, name, product, false); }
-
-int64_t int8_bytes(int64_t N, int64_t K) { return N * (int8_stride(K) + int64_t(sizeof(float))); }
-
-void pack_int8(Context& cx, const char* name, void* packed, const void* w, int64_t N, int64_t K, int32_t dtype) {
-  int8_t* q = static_cast<int8_t*>(packed);
-  quantise(cx, name, q, reinterpret_cast<float*>(q + N * int8_stride(K)), {w, dtype, K, 1}, N, K);
-}
 
 void multiply_int8(Context& cx, const char* name, const Product& p, const void* w, int64_t rowsW) {
   if (p.M == 0 || p.N == 0) return;

@@ -197,3 +197,31 @@ __device__ __forceinline__ Position position(int64_t rows, int64_t columns) {
   const int64_t height = min(rows - first, int64_t(GROUP)), within = index - first * columns;
   return {first + within % height, within / height};
 }
+
+// ---- on the host -------------------------------------------------------------------------------------------------------------------
+
+inline int64_t element_bytes(int32_t dtype) { return dtype == NC_DTYPE_F32 ? 4 : dtype == NC_DTYPE_BF16 ? 2 : 1; }
+
+inline int64_t pieces(int64_t n, int64_t each) { return (n + each - 1) / each; }
+
+/** A product whose operands and target are ready. */
+struct Job {
+  Context& cx;
+  const char* name;
+  Operand a, b;
+  int64_t K, batch;
+  bool relu2B;
+  Target t;
+};
+
+/** Squares of C. */
+inline unsigned squares(const Target& t, int size) { return unsigned(pieces(t.M, size) * pieces(t.N, size)); }
+
+/** Multiplies operands of f32, or of two types. */
+void multiply_f32(const Job& job, int32_t dtypeA, int32_t dtypeB);
+
+/** Bytes between rows of int8. */
+inline int64_t int8_stride(int64_t K) { return pieces(K, 16) * 16; }
+
+/** Quantises rows of f32 or bf16 as `pack_int8` does: q (rows, stride) with zeros behind K, scales (rows). */
+void quantise(Context& cx, const char* name, int8_t* q, float* scales, const View& x, int64_t rows, int64_t K);
