@@ -103,41 +103,40 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(bf16* dk, bf16* dv, const
   const int lane = int(threadIdx.x) % WARP, row = int(threadIdx.x) / WARP * 16, t = lane % 4;
   const float c = size.scale * LOG2E;
   const int end = min(length, j0 + TILE + window); // of the queries that see some key
-  const int steps = (end - j0 + TILE - 1) / TILE, all = H / G * steps; // pairs of tiles of a head, and of its group
-  // Thread i brings lse of query i, thread TILE + i delta of query i: read a tile ahead, written when the tile at hand is done with.
-  const auto statistic = [&](int step) {
-    const int i = j0 + step % steps * TILE + int(threadIdx.x) % TILE;
+  const int firstHead = g * (H / G), endHead = firstHead + H / G;
+  // Thread i brings lse of query i0 + i, thread TILE + i its delta: read a tile ahead, written when the tile at hand is done with.
+  const auto statistic = [&](int h, int i0) {
+    const int i = i0 + int(threadIdx.x) % TILE;
     const bool isDelta = threadIdx.x >= TILE;
     if (i >= end) return isDelta ? 0 : INFINITY; // nobody: p = 2^-inf = 0
-    const int64_t from = (int64_t(b) * H + g * (H / G) + step / steps) * T + i;
+    const int64_t from = (int64_t(b) * H + h) * T + i;
     return isDelta ? delta[from] : lse[from] * LOG2E;
   };
-  const auto load = [&](int step) {
-    const int i0 = j0 + step % steps * TILE;
-    const int64_t from = ((int64_t(b) * T + i0) * H + g * (H / G) + step / steps) * D;
-    bf16* to = stages + step % 2 * PAIR<DP>;
+  const auto load = [&](int h, int i0, int stage) {
+    const int64_t from = ((int64_t(b) * T + i0) * H + h) * D;
+    bf16* to = stages + stage * PAIR<DP>;
     load_tile<DP, TILE, THREADS, ALIGNED>(to, D, Rows<const bf16>{q + from, strideQuery, end - i0});
     load_tile<DP, TILE, THREADS, ALIGNED>(to + TILE * DP, D, Rows<const bf16>{dO + from, strideQuery, end - i0});
     cp_async_commit();
   };
   load_tile<DP, TILE, THREADS, ALIGNED>(sharedK, D, Rows<const bf16>{k + at, stride, length - j0});
   load_tile<DP, TILE, THREADS, ALIGNED>(sharedV, D, Rows<const bf16>{v + at, stride, length - j0});
-  load(0);
-  statistics[threadIdx.x] = statistic(0);
+  load(firstHead, j0, 0);
+  statistics[threadIdx.x] = statistic(firstHead, j0);
   Sums<DP / 8> dKey, dValue;
   dKey.clear();
   dValue.clear();
-  for (int step = 0; step < all; step++) {
+  for (int h = firstHead, i0 = j0, stage = 0; h < endHead; stage ^= 1) {
     cp_async_wait<0>();
     __syncthreads(); // this tile is there, and the one before has been used
+    const int nextTile = i0 + TILE < end ? i0 + TILE : j0, nextHead = nextTile == j0 ? h + 1 : h;
     float next = 0;
-    if (step + 1 < all) {
-      load(step + 1);
-      next = statistic(step + 1);
+    if (nextHead < endHead) {
+      load(nextHead, nextTile, stage ^ 1);
+      next = statistic(nextHead, nextTile);
     }
-    const bf16 *sharedQ = stages + step % 2 * PAIR<DP>, *sharedO = sharedQ + TILE * DP;
-    const float *logSums = statistics + step % 2 * 2 * TILE, *shifts = logSums + TILE;
-    const int i0 = j0 + step % steps * TILE;
+    const bf16 *sharedQ = stages + stage * PAIR<DP>, *sharedO = sharedQ + TILE * DP;
+    const float *logSums = statistics + stage * 2 * TILE, *shifts = logSums + TILE;
     Sums<TILE / 8> p, ds; // (key, query)
     multiply_rows<DP>(p, sharedK, sharedQ, row);
     multiply_rows<DP>(ds, sharedV, sharedO, row);
@@ -155,7 +154,8 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(bf16* dk, bf16* dv, const
     }
     add_product<DP>(dValue, p, sharedO);
     add_product<DP>(dKey, ds, sharedQ);
-    if (step + 1 < all) statistics[(step + 1) % 2 * 2 * TILE + threadIdx.x] = next;
+    statistics[(stage ^ 1) * 2 * TILE + threadIdx.x] = next;
+    h = nextHead, i0 = nextTile;
   }
   __syncwarp(); // k and v of the warp's rows have been used by all its lanes; the gradients take their place
   dKey.template store<DP>(sharedK, row, size.scale, size.scale);
