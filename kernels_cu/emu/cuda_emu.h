@@ -6,7 +6,8 @@
  *   - shared memory is NaN before each block, and what lies behind it must stay untouched;
  *   - a barrier that not all threads of the block reach at the same line, a collective whose mask is not the set of its callers, and a
  *     launch that some supported card would refuse are errors, with the kernel, the block and the thread;
- *   - EMU_ORDER=forward|reverse|shuffle:SEED orders blocks and threads; results must not depend on it.
+ *   - EMU_ORDER=forward|reverse|shuffle:SEED orders blocks and threads; warps|warps:SEED lets a warp run as far as it can before the next
+ *     one (it misses no barrier that lies between warps). Results must not depend on it.
  * Kernels declare shared memory by SHARED (a type with its bounds) and DYNAMIC_SHARED, and are started by `launch` of context.cuh.
  */
 #pragma once

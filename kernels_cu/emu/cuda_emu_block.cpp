@@ -1,8 +1,9 @@
 /**
  * Runs the blocks of a launch: threads as fibers with stacks of their own, switched by hand, in an order that EMU_ORDER chooses.
  *
- * A pass lets every thread that may go on run until it gives way. Then warps whose collective is complete are resolved, and the
- * barrier opens once every thread stands at it. Where nothing can go on, the block is in a deadlock, which is reported.
+ * A pass lets every thread that may go on run until it gives way. Then warps whose collective is complete are resolved, and the barrier
+ * opens once every thread stands at it. Where nothing can go on, the block is in a deadlock, which is reported. With EMU_ORDER=warps a
+ * pass takes each warp as far as it gets, over its collectives, before the next one starts.
  */
 #include "cuda_emu.h"
 
@@ -191,18 +192,51 @@ void deadlock() {
   }
 }
 
+/** What EMU_ORDER says: the numbers of threads and blocks, and whether a warp runs as far as it can before the next one. */
+struct Order {
+  bool reversed = false, shuffled = false, byWarps = false;
+  unsigned seed = 0;
+};
+
+const Order& chosenOrder() {
+  static const Order order = [] {
+    const char* text = getenv("EMU_ORDER");
+    const std::string name = text ? text : "";
+    Order chosen;
+    chosen.reversed = name == "reverse";
+    chosen.byWarps = name.rfind("warps", 0) == 0;
+    chosen.shuffled = name.rfind("shuffle:", 0) == 0 || name.rfind("warps:", 0) == 0;
+    if (chosen.shuffled) chosen.seed = unsigned(atoi(name.c_str() + name.find(':') + 1));
+    return chosen;
+  }();
+  return order;
+}
+
+/** Runs those of the threads that may go on, until each gives way; tells whether there was one. */
+bool runThreads(const unsigned* threads, size_t n) {
+  bool ran = false;
+  for (size_t i = 0; i < n; i++) {
+    if (fibers[threads[i]]->wait != Wait::NONE) continue;
+    enter(*fibers[threads[i]]);
+    if (!failure.empty()) throw std::runtime_error(failure);
+    ran = true;
+  }
+  return ran;
+}
+
 void runBlock(const std::vector<unsigned>& order) {
   for (size_t i = 0; i < fibers.size(); i++) start(*fibers[i], unsigned(i));
   for (;;) {
-    bool ran = false;
-    for (const unsigned i : order) {
-      if (fibers[i]->wait != Wait::NONE) continue;
-      enter(*fibers[i]);
-      if (!failure.empty()) throw std::runtime_error(failure);
-      ran = true;
+    bool ran = false, resolved = false;
+    if (chosenOrder().byWarps) { // the order keeps the lanes of a warp together
+      for (size_t i = 0; i < order.size(); i += 32) {
+        do ran |= runThreads(&order[i], std::min<size_t>(32, order.size() - i));
+        while (resolveWarp(order[i] & ~31u));
+      }
+    } else {
+      ran = runThreads(order.data(), order.size());
+      for (size_t first = 0; first < fibers.size(); first += 32) resolved |= resolveWarp(first);
     }
-    bool resolved = false;
-    for (size_t first = 0; first < fibers.size(); first += 32) resolved |= resolveWarp(first);
     if (resolved || openBarrier()) continue;
     for (const Fiber* fiber : fibers) {
       const bool open = fiber->wait == Wait::DONE && (fiber->copies.size() > 1 || !fiber->copies.front().empty());
@@ -213,17 +247,19 @@ void runBlock(const std::vector<unsigned>& order) {
   }
 }
 
-/** The numbers below n in the order that EMU_ORDER asks for. */
-template <class T> std::vector<T> ordered(size_t n) {
-  static const std::string order = [] {
-    const char* text = getenv("EMU_ORDER");
-    return std::string(text && *text ? text : "forward");
-  }();
-  static std::mt19937 random(order.rfind("shuffle:", 0) == 0 ? unsigned(atoi(order.c_str() + 8)) : 0);
+/** The numbers below n in the order that EMU_ORDER asks for; by warps, threads stay within theirs. */
+template <class T> std::vector<T> ordered(size_t n, bool areThreads) {
+  static std::mt19937 random(chosenOrder().seed);
   std::vector<T> numbers(n);
   for (size_t i = 0; i < n; i++) numbers[i] = T(i);
-  if (order == "reverse") std::reverse(numbers.begin(), numbers.end());
-  else if (order.rfind("shuffle:", 0) == 0) std::shuffle(numbers.begin(), numbers.end(), random);
+  if (chosenOrder().reversed) std::reverse(numbers.begin(), numbers.end());
+  if (!chosenOrder().shuffled) return numbers;
+  std::shuffle(numbers.begin(), numbers.end(), random);
+  if (areThreads && chosenOrder().byWarps) { // as their first lanes come
+    std::vector<size_t> place((n + 31) / 32, n);
+    for (size_t i = 0; i < n; i++) place[numbers[i] / 32] = std::min(place[numbers[i] / 32], i);
+    std::stable_sort(numbers.begin(), numbers.end(), [&](T a, T b) { return place[a / 32] < place[b / 32]; });
+  }
   return numbers;
 }
 
@@ -280,9 +316,9 @@ void run(const char* name, dim3 grid, dim3 size, size_t sharedBytes, const std::
   std::unique_ptr<char, decltype(&free)> shared(
     static_cast<char*>(aligned_alloc(128, (sharedBytes + GUARD_BYTES + 127) / 128 * 128)), &free);
   block.dynamic = shared.get();
-  const std::vector<unsigned> order = ordered<unsigned>(threads);
+  const std::vector<unsigned> order = ordered<unsigned>(threads, true);
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
-  for (const uint64_t i : ordered<uint64_t>(blocks)) {
+  for (const uint64_t i : ordered<uint64_t>(blocks, false)) {
     block.index = dim3(unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / (uint64_t(grid.x) * grid.y)));
     block.epoch++;
     memset(block.dynamic, 0xff, sharedBytes);
