@@ -3,12 +3,12 @@
  *
  *   s_ij = scale q_i . k_j for keys j in i - window..i,  o_i = sum_j e^(s_ij - m_i) v_j / l_i,  lse_i = m_i + ln l_i
  *
- * A block has 4 warps and 128 queries of a head, a warp 32 of them, so that each fragment of k and v serves two products. Tiles of 64
- * keys, 32 for wide heads (registers), come in rising order, the next one while one is computed with. Blocks of a head follow each other,
+ * A block has 4 warps and 128 queries of a head, a warp 32 of them, so that each fragment of k and v serves two products. Tiles of 32
+ * keys (64 spill) come in rising order, the next one while one is computed with. Blocks of a head follow each other,
  * those that see the most keys first.
  *
  * Bound: the tensor cores, 4 D FLOPs for each pair of a query and a key it sees. Moved: q and o once; k and v once for each 128 queries,
- * mostly from L2. Shared memory gives a fragment of 512 bytes for 2.5 to 4 products.
+ * mostly from L2. Shared memory gives a fragment of 512 bytes for 2.7 products (dev/bench/attention.md).
  */
 #include "attention.cuh"
 

@@ -7,7 +7,7 @@
  * order of the tensor cores' steps; `merge` joins the tiles in rising order. So the bits of a query depend on its position, not on B, T,
  * the capacity, the cut of the prompt, or on which of these kernels ran:
  *   few queries: tiles_kernel, a block of 4 warps for a tile and the queries of a key head, at most 16 rows (query heads of a group side
- *     by side); (m, l, o) go to scratch, merge_kernel joins them. All copies of a block are under way at once, six blocks a multiprocessor.
+ *     by side); (m, l, o) go to scratch, merge_kernel joins them. All copies of a block are under way at once, five blocks a multiprocessor.
  *   many: chunk_kernel, a block for 64 such rows, 16 a warp, that walks the tiles and merges in registers.
  *   fp32 and heads above 128: plain_kernel, a block for a query, in fp32.
  *
