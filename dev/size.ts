@@ -7,9 +7,9 @@ const SKIPPED = /_test(ing)?\.ts$|_(tests|cases)\.rs$|\/page\/|\/target\//;
 
 /** Folders with one budget in lines; raising one takes an entry in dev/LOG.md. */
 const BUDGETS: readonly [string, string[], number][] = [
-  ["src + tasks", ["src", "tasks"], 38_000],
+  ["src + tasks", ["src", "tasks"], 40_000],
   ["ffi", ["ffi/src"], 13_000],
-  ["kernels_cu", ["kernels_cu"], 6_000],
+  ["kernels_cu", ["kernels_cu"], 8_000],
 ];
 
 /** Counts the lines of a source file; in Rust the tests at the end of the file are left out. */
