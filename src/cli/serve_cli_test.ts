@@ -143,7 +143,7 @@ Deno.test("nanochat serve says why it does not start", async () => {
   }
   await withServing(["--host=0.0.0.0", "--no-auth"], { base: place.folder }, async ({ url }) => {
     const port = new URL(url).port;
-    assertEquals((await fetch(`http://127.0.0.1:${port}/health`)).status, 200);
+    assertEquals((await fetch(`${url}/health`)).status, 200, "what is printed is answered");
     const taken = await nanochat(["serve", `--port=${port}`], { env });
     assertEquals(taken.code, 1, taken.output);
     assertStringIncludes(taken.stderr, `port ${port}: another program has this port; choose another with --port`);

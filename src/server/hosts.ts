@@ -27,6 +27,12 @@ export function urlHost(host: string): string {
   return host.includes(":") ? `[${host.replace(/^\[|\]$/g, "")}]` : host;
 }
 
+/** Writes where this machine finds a server that listens on `host`: as in a URL, its own address where that stands for all of them. */
+export function ownAddress(host: string): string {
+  const name = parseHost(urlHost(host))?.name ?? "";
+  return { "0.0.0.0": "127.0.0.1", "[::]": "[::1]" }[name] ?? urlHost(host);
+}
+
 /** Whether only this machine reaches what listens there. */
 export function isLoopback(host: string): boolean {
   const name = parseHost(urlHost(host))?.name ?? "";

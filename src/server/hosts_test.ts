@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { isLoopback, isOwnOrigin, ownHosts, parseHost, parseOrigin, urlHost } from "./hosts.ts";
+import { isLoopback, isOwnOrigin, ownAddress, ownHosts, parseHost, parseOrigin, urlHost } from "./hosts.ts";
 
 const MACHINE = { hostname: "box", addresses: ["192.168.1.5", "fe80::1", "127.0.0.1"] };
 
@@ -44,6 +44,10 @@ Deno.test("ownHosts() lists what a server may be called, by what it listens on",
   assertEquals(of("0.0.0.0"), ["localhost", "127.0.0.1", "[::1]", "box", "192.168.1.5", "[fe80::1]"]);
   assertEquals(of("::"), of("0.0.0.0"));
   assertEquals(urlHost("::1"), "[::1]");
+  const hosts = ["0.0.0.0", "::", "0", "[::]", "box", "::1", "192.168.1.5"];
+  const found = ["127.0.0.1", "[::1]", "127.0.0.1", "[::1]", "box", "[::1]", "192.168.1.5"];
+  assertEquals(hosts.map(ownAddress), found);
+  for (const host of hosts) assertEquals(of(host).includes(ownAddress(host)), true, "what is printed is answered");
   for (const host of ["127.0.0.1", "127.8.8.8", "localhost", "::1", "LOCALHOST"]) {
     assertEquals(isLoopback(host), true, host);
   }

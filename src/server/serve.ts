@@ -7,7 +7,7 @@ import type { ApiKey } from "./api_key.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { ApiError } from "./errors.ts";
 import { guard, safeHeaders } from "./guard.ts";
-import { type Machine, ownHosts, urlHost } from "./hosts.ts";
+import { type Machine, ownAddress, ownHosts } from "./hosts.ts";
 import { type ExchangeWatch, Listener } from "./listener.ts";
 import { Metrics } from "./metrics.ts";
 import type { ModelService } from "./models.ts";
@@ -38,7 +38,7 @@ const FLUSH_MS = 2000;
 
 /** A server that answers. */
 export class WebServer {
-  /** Where it is found: the host as it was given, and the port. */
+  /** Where this machine finds it. */
   readonly url: string;
   readonly #service: ModelService;
   readonly #listener: Listener;
@@ -72,7 +72,7 @@ export class WebServer {
       onFailure: (error) => log.warn(`Cannot answer a request: ${failureText(error)}`),
     });
     const listener = await Listener.open((request, client) => app.fetch(request, client), { host, port, watch: open });
-    return new WebServer({ url: `http://${urlHost(host)}:${listener.port}`, service, listener, open });
+    return new WebServer({ url: `http://${ownAddress(host)}:${listener.port}`, service, listener, open });
   }
 
   /** Refuses new requests, lets running ones end for up to `graceMs`, then closes the port and frees the models. */
