@@ -232,11 +232,11 @@ export const parity = (folders: string[] = []): Step => ({
 /** Folders of golden data that the emulated CUDA library is compared with; the training run takes minutes, so only in its own tier. */
 const EMULATED_FOLDERS = ["gpt_tiny", "gpt_mqa", "kv_cache", "optim"];
 
-/** The CUDA sources on the processor: every operation in three orders of threads, the models, and the commands. */
+/** The CUDA sources on the processor: every operation in three orders of threads, the models and the commands in plain order. */
 function emulationSteps({ whole }: { whole: boolean }): Step[] {
   const env = { NC_TEST_BACKEND: "cuda_emu" };
   return [
-    ...["forward", "reverse", "shuffle:1"].map((order) => ({
+    ...["reverse", "warps", "shuffle:1"].map((order) => ({
       ...denoTest("conformance", `CUDA emulated, ${order}`),
       env: { ...env, EMU_ORDER: order },
     })),
