@@ -2,9 +2,11 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { nanochat, withFolder } from "../../dev/cli.ts";
+import { runChild } from "../../dev/process.ts";
 import { ROOT } from "../../dev/setup.ts";
 import { temporaryFolder } from "../../dev/testing.ts";
 import { examine } from "../bench/doctor.ts";
+import { findLibrary } from "../native/load.ts";
 
 Deno.test("nanochat doctor --json says what will be used", async () => {
   await withFolder(async (folder) => {
@@ -48,6 +50,32 @@ Deno.test("examine() finds what is there, makes nothing and says why", async () 
   assert(uses!.threads >= 1 && uses!.threads <= cpu.hardwareThreads, JSON.stringify(uses));
   assertStringIncludes(uses!.why.join(), "the GPU cannot be used: ");
   assert(advice.includes(libraries.cuda.error!), advice.join());
+});
+
+/** A driver that knows its version and nothing else. */
+const OLD_DRIVER = `
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int* version) { *version = 12040; return 0; }
+int cuGetProcAddress(const char* name, void** function, int version, unsigned long flags) { *function = 0; return 500; }
+`;
+
+Deno.test({
+  name: "a driver that is too old is named with its version and the one that is needed",
+  ignore: Deno.build.os !== "linux" || findLibrary("cuda") === undefined, // deno task build:cuda makes the library
+  async fn() {
+    await withFolder(async (folder) => {
+      const source = join(folder, "driver.c");
+      await Deno.writeTextFile(source, OLD_DRIVER);
+      const args = ["-shared", "-fPIC", source, "-o", join(folder, "libcuda.so.1")];
+      const { code, output } = await runChild({ command: "cc", args, deadlineMs: 60_000 });
+      assertEquals(code, 0, output);
+      const ended = await nanochat(["selftest", "--device-type=cuda"], { env: { LD_LIBRARY_PATH: folder } });
+      assertEquals([ended.code, ended.stderr.trim()], [
+        1,
+        "Cannot open a CUDA device: the driver is for CUDA 12.4, expected 13.0 or newer",
+      ]);
+    });
+  },
 });
 
 async function copyTree(from: string, to: string): Promise<void> {
