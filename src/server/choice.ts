@@ -6,7 +6,7 @@
 import { AnswerReader, type AnswerTokenizer, type Piece } from "../engine/answer.ts";
 import type { RowToken } from "../engine/batch.ts";
 import type { GenerationEvent, TokenLogprob, TokenText } from "./models.ts";
-import { StopTexts } from "./stop_texts.ts";
+import type { StopTexts } from "./stop_texts.ts";
 
 type AnswerEvent = Extract<GenerationEvent, { type: "piece" | "end" }>;
 
@@ -48,12 +48,12 @@ export class Choice {
   /** Begins answer number `choice`. */
   constructor(
     tokenizer: AnswerTokenizer,
-    { choice, stop, withTokens }: { choice: number; stop: readonly string[]; withTokens: boolean },
+    { choice, stops, withTokens }: { choice: number; stops: StopTexts; withTokens: boolean },
   ) {
     this.#tokenizer = tokenizer;
     this.#choice = choice;
     this.#reader = new AnswerReader(tokenizer);
-    this.#stops = new StopTexts(stop);
+    this.#stops = stops;
     this.#tokens = withTokens ? [] : null;
   }
 

@@ -13,6 +13,7 @@ import { type GenerationEvent, type GenerationRequest, ServiceError } from "./mo
 import { type RenderedPrompt, renderPrompt } from "./prompt.ts";
 import type { PromptScore, PromptScorer } from "./prompt_scores.ts";
 import type { FromWorker } from "./protocol.ts";
+import { StopTexts } from "./stop_texts.ts";
 
 /** A model with its tokenizer. */
 export interface ServedModel {
@@ -73,9 +74,10 @@ export class Generations implements AsyncDisposable {
     const { model: { contextLen }, tokenizer, vocabSize, completes } = this.#served;
     const { sampling, maxTokens, choices: samples, stop, topLogprobs } = request;
     const rendered = renderPrompt(tokenizer, request.prompt, { contextLen, vocabSize, maxTokens, completes });
+    const stops = new StopTexts(stop);
     const choices = Array.from(
       { length: samples },
-      (_, choice) => new Choice(tokenizer, { choice, stop, withTokens: topLogprobs !== undefined }),
+      (_, choice) => new Choice(tokenizer, { choice, stops: stops.another(), withTokens: topLogprobs !== undefined }),
     );
     const batched = { ...sampling, prompt: rendered.ids, samples, maxTokens, topLogprobs };
     const running = { id, request, rendered, batched, choices, scores: [], hasStarted: false };

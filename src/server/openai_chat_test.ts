@@ -176,6 +176,7 @@ Deno.test("chat refuses what it cannot do, naming the parameter", async () => {
     [{ seed: 2 ** 60 }, 400, "invalid_type", "seed"],
     [{ stop: [""] }, 400, "invalid_value", "stop[0]"],
     [{ stop: Array(17).fill("a") }, 400, "invalid_value", "stop"],
+    [{ stop: ["a".repeat(257)] }, 400, "invalid_value", "stop[0]"],
     [{ logit_bias: { a: 1 } }, 400, "unknown_parameter", "logit_bias.a"],
     [{ logit_bias: { 265: 1 } }, 400, "invalid_value", "logit_bias"],
     [{ logit_bias: { 1: 101 } }, 400, "invalid_value", "logit_bias.1"],

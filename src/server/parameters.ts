@@ -32,6 +32,7 @@ export const MAX_CHOICES = 128;
 const MAX_INT = 0x7fffffff;
 const NOTHING: Schema = { type: "null" };
 const TEXT: Schema = { type: "string", minLength: 1 };
+const STOP: Schema = { ...TEXT, maxLength: 256 };
 /** Token ids; more than any context holds. */
 const TOKENS: Schema = { type: "array", maxItems: 1 << 17, items: { type: "integer", minimum: 0, maximum: MAX_INT } };
 
@@ -87,8 +88,8 @@ const COMMON = {
     "The same seed, prompt and settings give the same answer, bit for bit. Without it one is drawn; `nanochat.seed` of the answer names it.",
   ),
   stop: supported(
-    { anyOf: [TEXT, { type: "array", items: TEXT, maxItems: 16 }] },
-    "Texts that end an answer and are no part of it.",
+    { anyOf: [STOP, { type: "array", items: STOP, maxItems: 16 }] },
+    "Texts that end an answer and are no part of it, of at most 256 characters each.",
   ),
   frequency_penalty: supported(
     { type: "number", minimum: -2, maximum: 2 },

@@ -5,44 +5,50 @@
  * of the pieces nor the length of the texts matter. The first one that is complete ends the answer, the longest of several.
  */
 
-/** One text and how much of it the last characters are. */
-class Search {
-  readonly characters: readonly string[];
+/** One text, prepared for the search. */
+class Pattern {
+  readonly #characters: readonly string[];
   /** For each beginning of the text, the length of the longest shorter one that it ends with. */
   readonly #shorter: number[] = [0];
-  matched = 0;
 
   constructor(text: string) {
-    this.characters = [...text];
-    for (let i = 1; i < this.characters.length; i++) {
-      this.#shorter.push(this.#extend(this.#shorter[i - 1], this.characters[i]));
+    this.#characters = [...text];
+    for (let i = 1; i < this.#characters.length; i++) {
+      this.#shorter.push(this.extend(this.#shorter[i - 1], this.#characters[i]));
     }
   }
 
-  get isWhole(): boolean {
-    return this.matched === this.characters.length;
+  get length(): number {
+    return this.#characters.length;
   }
 
-  push(character: string): void {
-    this.matched = this.#extend(this.matched, character);
-  }
-
-  #extend(length: number, character: string): number {
-    while (length > 0 && this.characters[length] !== character) length = this.#shorter[length - 1];
-    return this.characters[length] === character ? length + 1 : 0;
+  /** Gives how much of the text the last characters are, where they were `length` of it before this one. */
+  extend(length: number, character: string): number {
+    while (length > 0 && this.#characters[length] !== character) length = this.#shorter[length - 1];
+    return this.#characters[length] === character ? length + 1 : 0;
   }
 }
 
 /** Watches one answer. */
 export class StopTexts {
-  readonly #searches: readonly Search[];
+  readonly #patterns: readonly Pattern[];
+  /** How much of each text the last characters are. */
+  #matched: number[];
   /** Characters that may begin a stop text. */
   #held: string[] = [];
   #isFound = false;
 
   /** Looks for any of the texts; an empty one is never found. */
-  constructor(texts: readonly string[]) {
-    this.#searches = texts.filter((text) => text !== "").map((text) => new Search(text));
+  constructor(texts: readonly (string | Pattern)[]) {
+    this.#patterns = texts.filter((text) => text !== "").map((text) =>
+      typeof text === "string" ? new Pattern(text) : text
+    );
+    this.#matched = this.#patterns.map(() => 0);
+  }
+
+  /** Makes a watch over another answer that looks for the same texts, which are not prepared again. */
+  another(): StopTexts {
+    return new StopTexts(this.#patterns);
   }
 
   /** Whether one was found; nothing comes out any more. */
@@ -56,10 +62,10 @@ export class StopTexts {
     for (const character of text) {
       if (this.#isFound) break;
       this.#held.push(character);
-      for (const search of this.#searches) search.push(character);
-      const whole = this.#searches.filter((search) => search.isWhole);
+      this.#matched = this.#matched.map((length, i) => this.#patterns[i].extend(length, character));
+      const whole = this.#matched.filter((length, i) => length === this.#patterns[i].length);
       this.#isFound = whole.length > 0;
-      const kept = (this.#isFound ? whole : this.#searches).reduce((most, { matched }) => Math.max(most, matched), 0);
+      const kept = (this.#isFound ? whole : this.#matched).reduce((most, length) => Math.max(most, length), 0);
       free = this.#held.length - kept;
     }
     return this.#held.splice(0, free).join("");
@@ -69,7 +75,7 @@ export class StopTexts {
   end(): string {
     const rest = this.#isFound ? "" : this.#held.join("");
     this.#held = [];
-    for (const search of this.#searches) search.matched = 0;
+    this.#matched.fill(0);
     return rest;
   }
 }

@@ -39,6 +39,15 @@ Deno.test("StopTexts forgets what it held at another kind of content", () => {
   assertEquals([texts.push("ab"), texts.end(), texts.push("c")], ["", "ab", "c"]);
 });
 
+Deno.test("StopTexts.another() watches another answer for the same texts", () => {
+  const texts = new StopTexts(["abc"]);
+  assertEquals(texts.push("xab"), "x");
+  const other = texts.another();
+  assertEquals([other.push("c"), texts.push("c")], ["c", ""]);
+  assertEquals([other.isFound, texts.isFound], [false, true]);
+  assertEquals([other.push("ab"), other.push("c"), other.isFound], ["", "", true]);
+});
+
 Deno.test("StopTexts never cuts a character in two", () => {
   assertEquals(run(["\ude00"], ["\u{1f600}!"]), { out: ["\u{1f600}!"], rest: "", isFound: false });
   assertEquals(run(["\u{1f600}"], ["a\u{1f601}", "\u{1f600}b"]).out, ["a\u{1f601}", ""]);
