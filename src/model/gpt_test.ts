@@ -158,7 +158,11 @@ Deno.test("GPT.packForInference('int8') answers, scores and measures with the sa
     for (const  of of[scores, losses]) of.forEach((loss, t) => assertAlmostEquals(loss, byLogits[t], 1e-5));
     return [...losses];
   };
+  const ofRows = await measure();
+  model.packForInference();
   const exact = await measure();
+  // Products of a GPU's library take another order.
+  if (TEST_BACKEND === "cpu") assertEquals(exact, ofRows);
   model.packForInference("int8");
   const rounded = await measure();
   const most = Math.max(...rounded.map((loss, t) => Math.abs(loss - exact[t])));

@@ -449,7 +449,7 @@ const parquet = {
 const products = {
   nc_linear_fwd: {
     doc:
-      "h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype, or w is i8 (PACKED): x is quantised row by row as w was (nc_pack), the sum of integers multiplied by the scale of x's row, then of w's. layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. Batch-invariant: a row of y has the same bits for every M and both layouts.",
+      "h = x W^T, x (M,K), w (N,K). epilogue NONE: y = h + residual (residual of dtypeY or null, may be y itself); RELU2: aux = h (dtypeY, or null), y = max(h, 0)^2. x and w have one dtype, or w is i8 (PACKED): x is quantised row by row as w was (nc_pack), the sum of integers multiplied by the scale of x's row, then of w's. layoutW PACKED: w is what nc_pack made for FORWARD. scaleX, scaleW: f32[1] factors of fp8 operands, else null. PACKED is batch-invariant: a row of y has the same bits for every M; on the CPU ROWS has these bits too, on CUDA it is for training and takes any order.",
     args: [
       "ctx: ptr",
       "y: ptr",
