@@ -165,14 +165,17 @@ function check(name: string, command: string, args: string[]): Step {
   return { name, command, args };
 }
 
+/** Runs test files. */
+function deno(name: string, files: readonly string[]): Step {
+  return { name, command: DENO, args: ["test", "-A", "--no-check", LOCK, ...files], read: readDeno };
+}
+
 /** Runs the test files of one kind. */
 export function denoTest(kind: Kind, name: string): Step {
   const files = testFiles(kind);
+  if (files.length > 0) return deno(name, files);
   // Without a file `deno test` would run every test of the tree; a tier that lost its tests must not pass.
-  const args = files.length > 0
-    ? ["test", "-A", "--no-check", LOCK, ...files]
-    : ["eval", `throw "no *_${kind}_test.ts found"`];
-  return { name, command: DENO, args, read: readDeno };
+  return { name, command: DENO, args: ["eval", `throw "no *_${kind}_test.ts found"`], read: readDeno };
 }
 
 /** The web page in a browser, which is no part of the set-up: where it is missing the tests are skipped, and fail in CI. */
@@ -232,6 +235,9 @@ export const parity = (folders: string[] = []): Step => ({
 /** Folders of golden data that the emulated CUDA library is compared with; the training run takes minutes, so only in its own tier. */
 const EMULATED_FOLDERS = ["gpt_tiny", "gpt_mqa", "kv_cache", "optim"];
 
+/** Tests of the model and of decoding that run there as well. */
+const EMULATED_TESTS = ["src/model/gpt_test.ts", "src/engine/decode_test.ts", "src/engine/sampler_test.ts"];
+
 /** The CUDA sources on the processor: every operation in three orders of threads, the models and the commands in plain order. */
 function emulationSteps({ whole }: { whole: boolean }): Step[] {
   const env = { NC_TEST_BACKEND: "cuda_emu" };
@@ -244,6 +250,7 @@ function emulationSteps({ whole }: { whole: boolean }): Step[] {
       ...parity(whole ? [...EMULATED_FOLDERS, "train_run"] : EMULATED_FOLDERS),
       ...{ name: "CUDA emulated, parity", show: false, env },
     },
+    { ...deno("CUDA emulated, models", EMULATED_TESTS), env },
     denoTest("emu", "CUDA emulated, commands"),
   ];
 }
