@@ -24,16 +24,21 @@ template <class F> __device__ inline void each_piece(int64_t n, F&& f) {
 
 template <class T> struct alignas(STEP * sizeof(T)) Piece { T at[STEP]; };
 
-/** Reads a piece; whole ones at once where `vector` says that all arrays are aligned. */
+/** Reads a piece, zeros behind its end; whole ones at once where `vector` says that all arrays are aligned. Constant bounds keep it in registers. */
 template <class T> __device__ inline Piece<T> read(const T* x, int64_t i, int n, bool vector) {
   if (vector && n == STEP) return *reinterpret_cast<const Piece<T>*>(x + i);
-  Piece<T> piece;
-  for (int j = 0; j < n; j++) piece.at[j] = x[i + j];
+  Piece<T> piece{};
+#pragma unroll
+  for (int j = 0; j < STEP; j++) if (j < n) piece.at[j] = x[i + j];
   return piece;
 }
 template <class T> __device__ inline void write(T* x, const Piece<T>& piece, int64_t i, int n, bool vector) {
-  if (vector && n == STEP) *reinterpret_cast<Piece<T>*>(x + i) = piece;
-  else for (int j = 0; j < n; j++) x[i + j] = piece.at[j];
+  if (vector && n == STEP) {
+    *reinterpret_cast<Piece<T>*>(x + i) = piece;
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < STEP; j++) if (j < n) x[i + j] = piece.at[j];
 }
 
 template <class Copy>
@@ -48,7 +53,8 @@ __global__ void __launch_bounds__(THREADS)
     Piece<float> pp = read(p, i, count, vector), pm = read(m, i, count, vector), pv = read(v, i, count, vector);
     const Piece<float> pg = read(g, i, count, vector);
     Piece<Copy> pc;
-    for (int j = 0; j < count; j++) {
+#pragma unroll
+    for (int j = 0; j < STEP; j++) {
       const float gradient = pg.at[j] * factor;
       pm.at[j] = normal(beta1 * pm.at[j] + (1 - beta1) * gradient);
       pv.at[j] = normal(beta2 * pv.at[j] + (1 - beta2) * gradient * gradient);
@@ -70,12 +76,14 @@ __global__ void __launch_bounds__(THREADS)
   each_piece(n, [&](int64_t i, int count) {
     Piece<U> pu;
     if (skip) {
-      for (int j = 0; j < count; j++) pu.at[j] = from_f32<U>(0);
+#pragma unroll
+      for (int j = 0; j < STEP; j++) pu.at[j] = from_f32<U>(0);
       return write(u, pu, i, count, vector);
     }
     Piece<float> pm = read(m, i, count, vector);
     const Piece<float> pg = read(g, i, count, vector);
-    for (int j = 0; j < count; j++) {
+#pragma unroll
+    for (int j = 0; j < STEP; j++) {
       const float gradient = pg.at[j] * factor;
       pm.at[j] += (1 - mu) * (gradient - pm.at[j]);
       pu.at[j] = from_f32<U>(gradient + mu * (pm.at[j] - gradient));
@@ -94,7 +102,8 @@ __global__ void __launch_bounds__(THREADS)
     Piece<float> pp = read(p, i, count, vector);
     const Piece<O> po = read(o, i, count, vector);
     Piece<Copy> pc;
-    for (int j = 0; j < count; j++) {
+#pragma unroll
+    for (int j = 0; j < STEP; j++) {
       pp.at[j] = pp.at[j] * keep - step * to_f32(po.at[j]);
       pc.at[j] = from_f32<Copy>(pp.at[j]);
     }
