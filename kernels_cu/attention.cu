@@ -66,8 +66,8 @@ __device__ __forceinline__ void softmax(Sums<KEYS / 8> (&s)[PARTS], Sums<DP / 8>
       float most = top[m][half], l = 0;
       for (int n = 0; n < KEYS / 8; n++) most = fmaxf(most, fmaxf(s[m].at[n][2 * half], s[m].at[n][2 * half + 1]));
       most = quad_max(most);
-      const float base = finite_base(most) * c;
-      shrink[m][half] = exp2_fast(top[m][half] * c - base);
+      const float base = __fmul_rn(finite_base(most), c);
+      shrink[m][half] = exp2_fast(__fmul_rn(top[m][half], c) - base); // exactly 1 where m did not grow
       grew |= most != top[m][half];
       top[m][half] = most;
       for (int n = 0; n < KEYS / 8; n++) {

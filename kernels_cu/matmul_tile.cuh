@@ -152,7 +152,7 @@ template <class C, int N, class Sums> __device__ __forceinline__ void write(cons
   struct alignas(N * sizeof(C)) Run { C at[N]; };
   const int64_t at = i * t.stride + j;
   C* c = static_cast<C*>(t.c) + blockIdx.z * t.batchStride + at;
-  C* other = static_cast<C*>(t.other) + blockIdx.z * t.otherBatchStride + at; // used where t.other is given
+  C* other = t.other ? static_cast<C*>(t.other) + blockIdx.z * t.otherBatchStride + at : nullptr;
   Run olds{}, others{}, results;
   if (reads_c(t.epilogue)) olds = *reinterpret_cast<const Run*>(c);
   if (reads_other(t.epilogue)) others = *reinterpret_cast<const Run*>(other);
