@@ -3,7 +3,7 @@
  * `cuda` the real one, for which the tool chain is fetched from PyPI into `.cuda/`. Only what changed is compiled again.
  *
  * `cuda` compiles for sm_80 and sm_90a and adds PTX; with `--all` for every architecture that is supported, with `--arch=90a` for one.
- * `emu --sanitize=thread|address|undefined` builds a variant of the emulation beside the plain one.
+ * `emu --sanitize=thread` (or `address,undefined`) builds a program beside it that calls every op of the emulation under sanitizers.
  */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -19,14 +19,18 @@ const TOOL_CHAIN = ["cuda-toolkit[nvcc,crt,nvvm,cccl,cudart,cublas]==13.0.2", "n
 const ENVIRONMENT = join(ROOT, ".cuda");
 const ARCHITECTURES = ["80", "86", "89", "90a", "100a", "120a"];
 const USUAL = ["80", "90a"];
-const PTX = "120";
+/** The oldest one: a driver compiles it for every later architecture, as it cannot that of a newer or a special one. */
+const PTX = "80";
 const MINUTES = 60_000;
+const DRIVER = "driver.cpp";
 
-interface Compiler {
+export interface Compiler {
   /** Part of the names of object files. */
   readonly name: string;
   readonly command: string;
   readonly flags: readonly string[];
+  /** More flags, by file name. */
+  readonly flagsOf?: Readonly<Record<string, readonly string[]>>;
   readonly link: readonly string[];
   readonly sources: readonly string[];
   readonly output: string;
@@ -47,19 +51,20 @@ function listed(folder: string, pattern: RegExp): string[] {
 }
 
 /** Compiles what changed, two files at a time, and links; tells whether there was anything to do. */
-async function build({ name, command, flags, link, sources, output }: Compiler): Promise<boolean> {
+async function build({ name, command, flags: common, flagsOf, link, sources, output }: Compiler): Promise<boolean> {
   await Deno.mkdir(BUILD, { recursive: true });
   const headers = ["", "emu"].flatMap((folder) => listed(folder, /\.(h|cuh)$/));
-  const common = headers.map((file) => Deno.readTextFileSync(join(SOURCES, file)));
+  const texts = headers.map((file) => Deno.readTextFileSync(join(SOURCES, file)));
   const objects = sources.map((source) => {
     const text = Deno.readTextFileSync(join(SOURCES, source));
-    const hash = createHash("sha256").update(JSON.stringify([command, flags, common, text])).digest("hex").slice(0, 16);
-    return { source, object: join(BUILD, `${basename(source)}.${name}.${hash}.o`) };
+    const flags = [...common, ...flagsOf?.[basename(source)] ?? []];
+    const hash = createHash("sha256").update(JSON.stringify([command, flags, texts, text])).digest("hex").slice(0, 16);
+    return { source, flags, object: join(BUILD, `${basename(source)}.${name}.${hash}.o`) };
   });
   const missing = objects.filter(({ object }) => !existsSync(object));
   const worker = async () => {
     for (let next = missing.shift(); next; next = missing.shift()) {
-      await run(command, [...flags, "-c", next.source, "-o", `${next.object}.tmp`]);
+      await run(command, [...next.flags, "-c", next.source, "-o", `${next.object}.tmp`]);
       await Deno.rename(`${next.object}.tmp`, next.object);
     }
   };
@@ -86,20 +91,24 @@ async function build({ name, command, flags, link, sources, output }: Compiler):
 
 const WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"];
 
-/** The emulation, or a variant of it under a sanitizer. */
-export function emulation(sanitizer?: string): Compiler {
-  const name = sanitizer ? `emu_${sanitizer}` : "emu";
-  const sanitize = sanitizer ? [`-fsanitize=${sanitizer}`, "-g", "-O1"] : ["-O2"];
+/** The emulation, or with sanitizers ("thread", or "address,undefined") a program that calls every op of it. */
+export function emulation(sanitizers?: string): Compiler {
+  const name = sanitizers ? `emu_${sanitizers.replaceAll(",", "_")}` : "emu";
+  const sanitize = sanitizers ? [`-fsanitize=${sanitizers}`, "-fno-sanitize-recover=all", "-g1", "-O1"] : ["-O2"];
   const flags = ["-std=c++17", ...sanitize, "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden"];
+  const cpp = listed("emu", /\.cpp$/).filter((file) => sanitizers || basename(file) !== DRIVER);
   return {
-    ...{ name, command: "g++", flags: [...flags, ...WARNINGS, "-x", "c++"], link: ["-shared", ...sanitize] },
-    sources: [...listed("", /\.cu$/), ...listed("emu", /\.cpp$/)],
-    output: sanitizer ? assetPath("cuda_emu").replace("cuda_emu", `cuda_${name}`) : assetPath("cuda_emu"),
+    ...{ name, command: "g++", flags: [...flags, ...WARNINGS, "-x", "c++"] },
+    // The scheduler of CUDA's threads tells the sanitizer of races what orders them; what it does itself must not.
+    flagsOf: { "cuda_emu_block.cpp": sanitizers === "thread" ? ["-fno-sanitize=thread", "-DEMU_TSAN"] : [] },
+    link: sanitizers ? sanitize : ["-shared", ...sanitize],
+    sources: [...listed("", /\.cu$/), ...cpp],
+    output: sanitizers ? join(BUILD, `driver_${name}`) : assetPath("cuda_emu"),
   };
 }
 
 /** The library for cards; its tool chain is fetched where it is missing. */
-async function forCards(architectures: readonly string[]): Promise<Compiler> {
+export async function forCards(architectures: readonly string[]): Promise<Compiler> {
   const stamp = join(ENVIRONMENT, "installed.txt");
   const wanted = TOOL_CHAIN.join("\n");
   if (!existsSync(stamp) || Deno.readTextFileSync(stamp) !== wanted) {

@@ -15,6 +15,7 @@ import { installPeers, type PeerSet } from "./peers.ts";
 import { type Ended, runChild } from "./process.ts";
 import { ROOT, setup } from "./setup.ts";
 import { assetPath } from "../src/native/installation.ts";
+import { emulation } from "./build_cuda.ts";
 
 /** Results of a step or of a whole tier. */
 export interface Count {
@@ -255,6 +256,23 @@ function emulationSteps({ whole }: { whole: boolean }): Step[] {
   ];
 }
 
+const SANITIZERS = ["thread", "address,undefined"];
+const SANITIZER_OPTIONS = {
+  TSAN_OPTIONS: "halt_on_error=1",
+  // Stacks of emulated threads are nothing that it searches, so what they point to would count as lost.
+  ASAN_OPTIONS: "detect_leaks=0:detect_stack_use_after_return=0",
+};
+
+/** Every op of the CUDA sources under sanitizers of races, memory and undefined behaviour, in three orders of blocks and threads. */
+function sanitizerSteps(): Step[] {
+  return SANITIZERS.flatMap((sanitizers) =>
+    ["forward", "reverse", "shuffle:1"].map((order) => ({
+      ...check(`CUDA emulated, ${sanitizers}, ${order}`, emulation(sanitizers).output, []),
+      env: { ...SANITIZER_OPTIONS, EMU_ORDER: order },
+    }))
+  );
+}
+
 /** Instruction sets of `ffi/src/cpu/isa.rs`; those above the CPU's best one are skipped by name. */
 const ISAS = ["portable", "avx2", "avx512", "avx512bf16"];
 
@@ -333,7 +351,14 @@ function slowSteps(): Step[] {
     env: ASAN.env,
     read: readCargo,
   };
-  return [denoTest("slow", "slow tests"), compiledSandboxTest(), ...randomSteps(), ...isaSteps(), asan];
+  return [
+    denoTest("slow", "slow tests"),
+    compiledSandboxTest(),
+    ...randomSteps(),
+    ...isaSteps(),
+    asan,
+    ...sanitizerSteps(),
+  ];
 }
 
 function stepsOf(tier: string): Step[] {
@@ -382,6 +407,9 @@ async function build(tier: string): Promise<void> {
   await setup((line) => console.log(line));
   if (tier === "test" || tier === "binary") await buildSingleFile();
   if (tier === "test" || tier === "cuda-emu") await runBuild(["dev/build_cuda.ts", "emu"]);
+  for (const sanitizers of tier === "slow" ? SANITIZERS : []) {
+    await runBuild(["dev/build_cuda.ts", "emu", `--sanitize=${sanitizers}`]);
+  }
   if (tier.startsWith("peers")) await preparePeers(tier === "peers" ? "full" : "quick");
   const lint = { args: ["clippy", "--release", "--all-targets", "--locked", "--quiet", ...CARGO_AT] };
   const tests = { args: ["test", "--release", "--locked", "--no-run", ...CARGO_AT] };

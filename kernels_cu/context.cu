@@ -70,13 +70,13 @@ void after_launch(Context& cx, cudaError_t error, const char* name) {
   if (cx.synchronous && !cx.recording) check(cudaStreamSynchronize(cx.stream), (std::string("run ") + name).c_str());
 }
 
-int32_t guarded(Context* cx, const char* name, void (*body)(void*, Context&), void* state) {
+int32_t guarded(Context* cx, const char* name, void (*body)(void*, Context&), void* state, bool isOp) {
   std::string message;
   int32_t status = NC_STATUS_OK;
   try {
     if (!cx) refuse(NC_STATUS_INVALID, "Cannot run: context is null, expected a handle");
     check(cudaSetDevice(cx->device), "select the device");
-    const bool timed = cx->profiling && !cx->recording;
+    const bool timed = isOp && cx->profiling && !cx->recording;
     Context::Timing timing{name, nullptr, nullptr};
     if (timed) {
       check(cudaEventCreateWithFlags(&timing.from, cudaEventDefault), "make an event");

@@ -87,6 +87,7 @@ struct nc_context {
   };
   std::vector<Staged> staging; // pinned memory of uploads, used again
   std::vector<std::pair<void*, size_t>> recordedStaging; // of the graph that is being recorded
+  std::vector<void*> freed; // device memory that was freed while a graph was recorded
 
   struct Timing {
     std::string op;
@@ -165,8 +166,8 @@ inline unsigned blocks_for(int64_t n, int64_t each, int64_t most = 65535) {
   return unsigned(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
-/** Runs the body of an entry point and returns its status; times it where the context profiles. */
-int32_t guarded(Context* cx, const char* name, void (*body)(void*, Context&), void* state);
+/** Runs the body of an entry point and returns its status; times it where the context profiles and it is an op. */
+int32_t guarded(Context* cx, const char* name, void (*body)(void*, Context&), void* state, bool isOp = true);
 
 /** As `guarded`, for the entry point that makes the context. */
 int32_t guarded_orphan(void (*body)(void*), void* state);
@@ -176,4 +177,9 @@ std::string last_error(Context* cx);
 
 template <class F> int32_t entry(Context* cx, const char* name, F&& body) {
   return guarded(cx, name, [](void* state, Context& context) { (*static_cast<std::decay_t<F>*>(state))(context); }, &body);
+}
+
+/** As `entry`, for what is no op: it may wait on a thread of its own, and begins or ends recordings, so no events surround it. */
+template <class F> int32_t control(Context* cx, const char* name, F&& body) {
+  return guarded(cx, name, [](void* state, Context& context) { (*static_cast<std::decay_t<F>*>(state))(context); }, &body, false);
 }

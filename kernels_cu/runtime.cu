@@ -30,6 +30,32 @@ std::string quoted(const char* text) {
 
 std::string dotted(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
+/** The pool that the device's memory comes from. */
+cudaMemPool_t pool_of(const Context& cx) {
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, cx.device), "find the memory pool");
+  return pool;
+}
+
+/** Bytes that the pool keeps for allocations to come. */
+size_t kept_bytes(const Context& cx) {
+  const cudaMemPool_t pool = pool_of(cx);
+  uint64_t reserved = 0, used = 0;
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "describe the memory pool");
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "describe the memory pool");
+  return size_t(reserved - used);
+}
+
+/** Allocates on the main stream; where there is too little, once more without what the pool keeps. */
+cudaError_t allocate(const Context& cx, void** memory, size_t bytes) {
+  const cudaError_t error = cudaMallocAsync(memory, bytes, cx.main);
+  if (error != cudaErrorMemoryAllocation) return error;
+  cudaGetLastError();
+  check(cudaStreamSynchronize(cx.main), "finish the queue");
+  check(cudaMemPoolTrimTo(pool_of(cx), 0), "empty the memory pool");
+  return cudaMallocAsync(memory, bytes, cx.main);
+}
+
 /** Opens a device, or says why there is none. */
 Context* open(int32_t index) {
   int count = 0, driver = 0, runtime = 0;
@@ -61,6 +87,8 @@ Context* open(int32_t index) {
   }
   check(cudaStreamCreateWithFlags(&cx->main, cudaStreamNonBlocking), "make a stream");
   cx->stream = cx->main;
+  uint64_t all = UINT64_MAX; // else each wait would give free memory back to the system
+  check(cudaMemPoolSetAttribute(pool_of(*cx), cudaMemPoolAttrReleaseThreshold, &all), "keep free memory");
   check(cudaMallocAsync(reinterpret_cast<void**>(&cx->failure), sizeof(Failure), cx->main), "allocate device memory");
   check(cudaMallocAsync(reinterpret_cast<void**>(&cx->reduction), sizeof(Reduction), cx->main), "allocate device memory");
   check(cudaMallocHost(reinterpret_cast<void**>(&cx->failureHost), sizeof(Failure)), "allocate pinned memory");
@@ -71,10 +99,11 @@ Context* open(int32_t index) {
   return cx.release();
 }
 
-/** Settles the timings whose events have happened. */
+/** Settles the timings. */
 void settle(Context& cx) {
   for (auto& [op, from, to] : cx.timings) {
     float ms = 0;
+    check(cudaEventSynchronize(to), "finish an op"); // it may be of another stream
     check(cudaEventElapsedTime(&ms, from, to), "time an op");
     auto& [calls, total] = cx.profile[op];
     calls++;
@@ -109,10 +138,15 @@ void check_failure(const Failure& failure) {
   refuse(NC_STATUS_PANIC, "Cannot go on: a kernel reports failure %d", failure.code);
 }
 
+/** Enqueues a copy of the failure word to the host. */
+void read_failure(Context& cx) {
+  check(cudaMemcpyAsync(cx.failureHost, cx.failure, sizeof(Failure), cudaMemcpyDeviceToHost, cx.stream), "read the failure word");
+}
+
 /** Waits for the stream in use; reports the first failure of a kernel, which stays. */
 void wait(Context& cx) {
   if (cx.recording) refuse(NC_STATUS_INVALID, "Cannot wait while a graph is recorded");
-  check(cudaMemcpyAsync(cx.failureHost, cx.failure, sizeof(Failure), cudaMemcpyDeviceToHost, cx.stream), "read the failure word");
+  read_failure(cx);
   check(cudaStreamSynchronize(cx.stream), "finish the queue");
   check_failure(*cx.failureHost);
 }
@@ -121,7 +155,13 @@ void wait(Context& cx) {
 Context::Staged stage(Context& cx, size_t bytes) {
   for (size_t i = 0; i < cx.staging.size(); i++) {
     Context::Staged& each = cx.staging[i];
-    if (each.bytes < bytes || each.bytes > 4 * bytes + 4096 || cudaEventQuery(each.free) != cudaSuccess) continue;
+    if (each.bytes < bytes || each.bytes > 4 * bytes + 4096) continue;
+    const cudaError_t error = cudaEventQuery(each.free);
+    if (error == cudaErrorNotReady) {
+      cudaGetLastError(); // it is remembered like an error
+      continue;
+    }
+    check(error, "ask for an event");
     const Context::Staged found = each;
     cx.staging.erase(cx.staging.begin() + long(i));
     return found;
@@ -148,7 +188,7 @@ int32_t nc_context_create(void* context, int32_t device, int32_t) {
 }
 
 int32_t nc_context_free(nc_context* ctx) {
-  if (!ctx) return entry(ctx, "nc_context_free", [](Context&) {});
+  if (!ctx) return control(ctx, "nc_context_free", [](Context&) {});
   cudaSetDevice(ctx->device);
   cudaStreamSynchronize(ctx->main);
   for (const auto& [memory, bytes] : ctx->blocks) cudaFreeAsync(memory, ctx->main);
@@ -176,7 +216,7 @@ int32_t nc_error(nc_context* ctx, void* text, int32_t capacity) {
 }
 
 int32_t nc_device_info(nc_context* ctx, void* text, int32_t capacity) {
-  return entry(ctx, "nc_device_info", [&](Context& cx) {
+  return control(ctx, "nc_device_info", [&](Context& cx) {
     int driver = 0;
     cudaDriverGetVersion(&driver);
     const cudaDeviceProp& p = cx.properties;
@@ -188,21 +228,21 @@ int32_t nc_device_info(nc_context* ctx, void* text, int32_t capacity) {
 }
 
 int32_t nc_memory_info(nc_context* ctx, void* info) {
-  return entry(ctx, "nc_memory_info", [&](Context& cx) {
+  return control(ctx, "nc_memory_info", [&](Context& cx) {
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "ask for the device's memory");
-    const int64_t values[] = {cx.allocated, cx.peak, int64_t(total), int64_t(free)};
+    const int64_t values[] = {cx.allocated, cx.peak, int64_t(total), int64_t(free + kept_bytes(cx))};
     memcpy(info, values, sizeof values);
   });
 }
 
 int32_t nc_alloc(nc_context* ctx, void* out, int64_t bytes) {
-  return entry(ctx, "nc_alloc", [&](Context& cx) {
+  return control(ctx, "nc_alloc", [&](Context& cx) {
     if (bytes < 0) refuse(NC_STATUS_INVALID, "Cannot allocate %lld bytes, expected at least 0", (long long)bytes);
     if (cx.recording) refuse(NC_STATUS_INVALID, "Cannot allocate %lld bytes while a graph is recorded", (long long)bytes);
     const size_t whole = bytes > 0 ? size_t(bytes) : 1;
     void* memory = nullptr;
-    if (const cudaError_t error = cudaMallocAsync(&memory, whole, cx.main); error != cudaSuccess) {
+    if (const cudaError_t error = allocate(cx, &memory, whole); error != cudaSuccess) {
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
       cudaGetLastError();
@@ -220,7 +260,7 @@ int32_t nc_alloc(nc_context* ctx, void* out, int64_t bytes) {
 }
 
 int32_t nc_free(nc_context* ctx, void* memory) {
-  return entry(ctx, "nc_free", [&](Context& cx) {
+  return control(ctx, "nc_free", [&](Context& cx) {
     bool isPinned = false;
     size_t bytes = 0;
     {
@@ -232,6 +272,11 @@ int32_t nc_free(nc_context* ctx, void* memory) {
       bytes = found->second;
       table.erase(found);
       cx.allocated -= isPinned ? 0 : int64_t(bytes);
+    }
+    if (cx.recording) { // a graph frees only what it allocates; of pinned memory it may still read
+      if (isPinned) cx.recordedStaging.emplace_back(memory, bytes);
+      else cx.freed.push_back(memory);
+      return;
     }
     if (!isPinned) {
       check(cudaFreeAsync(memory, cx.stream), "free device memory");
@@ -245,7 +290,7 @@ int32_t nc_free(nc_context* ctx, void* memory) {
 }
 
 int32_t nc_host_alloc(nc_context* ctx, void* out, int64_t bytes) {
-  return entry(ctx, "nc_host_alloc", [&](Context& cx) {
+  return control(ctx, "nc_host_alloc", [&](Context& cx) {
     if (bytes < 0) refuse(NC_STATUS_INVALID, "Cannot allocate %lld bytes, expected at least 0", (long long)bytes);
     const Context::Staged staged = stage(cx, size_t(bytes));
     cudaEventDestroy(staged.free);
@@ -257,13 +302,13 @@ int32_t nc_host_alloc(nc_context* ctx, void* out, int64_t bytes) {
 }
 
 int32_t nc_host_write(nc_context* ctx, void* host, void* data, int64_t bytes) {
-  return entry(ctx, "nc_host_write", [&](Context& cx) {
+  return control(ctx, "nc_host_write", [&](Context& cx) {
     if (bytes > 0) memcpy(array<char>(cx, host, bytes, "host"), data, size_t(bytes));
   });
 }
 
 int32_t nc_host_read(nc_context* ctx, void* data, void* host, int64_t bytes) {
-  return entry(ctx, "nc_host_read", [&](Context& cx) {
+  return control(ctx, "nc_host_read", [&](Context& cx) {
     if (bytes > 0) memcpy(data, array<char>(cx, host, bytes, "host"), size_t(bytes));
   });
 }
@@ -307,11 +352,11 @@ int32_t nc_copy_2d(nc_context* ctx, void* y, void* x, int64_t rows, int64_t rowB
 }
 
 int32_t nc_wait(nc_context* ctx) {
-  return entry(ctx, "nc_wait", [](Context& cx) { wait(cx); });
+  return control(ctx, "nc_wait", [](Context& cx) { wait(cx); });
 }
 
 int32_t nc_stream_create(nc_context* ctx, void* out) {
-  return entry(ctx, "nc_stream_create", [&](Context&) {
+  return control(ctx, "nc_stream_create", [&](Context&) {
     cudaStream_t stream = nullptr;
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
     write_handle(out, stream);
@@ -319,7 +364,7 @@ int32_t nc_stream_create(nc_context* ctx, void* out) {
 }
 
 int32_t nc_stream_free(nc_context* ctx, void* stream) {
-  return entry(ctx, "nc_stream_free", [&](Context& cx) {
+  return control(ctx, "nc_stream_free", [&](Context& cx) {
     if (cx.stream == static_cast<cudaStream_t>(stream)) cx.stream = cx.main;
     check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "finish a stream");
     if (const auto found = cx.workspaces.find(static_cast<cudaStream_t>(stream)); found != cx.workspaces.end()) {
@@ -331,11 +376,11 @@ int32_t nc_stream_free(nc_context* ctx, void* stream) {
 }
 
 int32_t nc_stream_use(nc_context* ctx, void* stream) {
-  return entry(ctx, "nc_stream_use", [&](Context& cx) { cx.stream = stream ? static_cast<cudaStream_t>(stream) : cx.main; });
+  return control(ctx, "nc_stream_use", [&](Context& cx) { cx.stream = stream ? static_cast<cudaStream_t>(stream) : cx.main; });
 }
 
 int32_t nc_event_create(nc_context* ctx, void* out) {
-  return entry(ctx, "nc_event_create", [&](Context&) {
+  return control(ctx, "nc_event_create", [&](Context&) {
     cudaEvent_t event = nullptr;
     check(cudaEventCreateWithFlags(&event, cudaEventDefault), "make an event");
     write_handle(out, event);
@@ -343,32 +388,37 @@ int32_t nc_event_create(nc_context* ctx, void* out) {
 }
 
 int32_t nc_event_free(nc_context* ctx, void* event) {
-  return entry(ctx, "nc_event_free", [&](Context&) { check(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "free an event"); });
+  return control(ctx, "nc_event_free", [&](Context&) { check(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "free an event"); });
 }
 
 int32_t nc_event_record(nc_context* ctx, void* event) {
-  return entry(ctx, "nc_event_record", [&](Context& cx) {
-    check(cudaEventRecord(static_cast<cudaEvent_t>(event), cx.stream), "record an event");
+  return control(ctx, "nc_event_record", [&](Context& cx) {
+    read_failure(cx); // for nc_event_wait
+    const unsigned flags = cx.recording ? cudaEventRecordExternal : cudaEventRecordDefault; // in a graph each launch records it
+    check(cudaEventRecordWithFlags(static_cast<cudaEvent_t>(event), cx.stream, flags), "record an event");
   });
 }
 
 int32_t nc_event_query(nc_context* ctx, void* event) {
-  return entry(ctx, "nc_event_query", [&](Context&) {
+  return control(ctx, "nc_event_query", [&](Context&) {
     const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
-    if (error == cudaErrorNotReady) refuse(NC_STATUS_NOT_READY, "Cannot report the event: it has not happened yet");
+    if (error == cudaErrorNotReady) {
+      cudaGetLastError();
+      refuse(NC_STATUS_NOT_READY, "Cannot report the event: it has not happened yet");
+    }
     check(error, "ask for an event");
   });
 }
 
 int32_t nc_event_wait(nc_context* ctx, void* event) {
-  return entry(ctx, "nc_event_wait", [&](Context& cx) {
+  return control(ctx, "nc_event_wait", [&](Context& cx) {
     check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "wait for an event");
     check_failure(*cx.failureHost);
   });
 }
 
 int32_t nc_event_elapsed(nc_context* ctx, void* ms, void* from, void* to) {
-  return entry(ctx, "nc_event_elapsed", [&](Context&) {
+  return control(ctx, "nc_event_elapsed", [&](Context&) {
     float elapsed = 0;
     const cudaError_t error = cudaEventElapsedTime(&elapsed, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to));
     if (error != cudaSuccess) {
@@ -381,28 +431,32 @@ int32_t nc_event_elapsed(nc_context* ctx, void* ms, void* from, void* to) {
 }
 
 int32_t nc_stream_wait_event(nc_context* ctx, void* event) {
-  return entry(ctx, "nc_stream_wait_event", [&](Context& cx) {
-    check(cudaStreamWaitEvent(cx.stream, static_cast<cudaEvent_t>(event), 0), "wait for an event");
+  return control(ctx, "nc_stream_wait_event", [&](Context& cx) {
+    const unsigned flags = cx.recording ? cudaEventWaitExternal : cudaEventWaitDefault;
+    check(cudaStreamWaitEvent(cx.stream, static_cast<cudaEvent_t>(event), flags), "wait for an event");
   });
 }
 
 int32_t nc_graph_begin(nc_context* ctx) {
-  return entry(ctx, "nc_graph_begin", [](Context& cx) {
+  return control(ctx, "nc_graph_begin", [](Context& cx) {
     if (cx.recording) refuse(NC_STATUS_INVALID, "Cannot record a graph: one is being recorded");
     workspace(cx);
-    check(cudaStreamBeginCapture(cx.stream, cudaStreamCaptureModeThreadLocal), "record a graph");
+    // Relaxed: uploads ask for events and pin memory meanwhile, and the first launch of a kernel loads it.
+    check(cudaStreamBeginCapture(cx.stream, cudaStreamCaptureModeRelaxed), "record a graph");
     cx.recording = true;
   });
 }
 
 int32_t nc_graph_end(nc_context* ctx, void* out) {
-  return entry(ctx, "nc_graph_end", [&](Context& cx) {
+  return control(ctx, "nc_graph_end", [&](Context& cx) {
     if (!cx.recording) refuse(NC_STATUS_INVALID, "Cannot end a graph: none is being recorded");
     cx.recording = false;
     cudaGraph_t graph = nullptr;
-    check(cudaStreamEndCapture(cx.stream, &graph), "end a graph");
     auto recorded = std::make_unique<RecordedGraph>();
     recorded->staging.swap(cx.recordedStaging);
+    check(cudaStreamEndCapture(cx.stream, &graph), "end a graph");
+    for (void* memory : cx.freed) check(cudaFreeAsync(memory, cx.stream), "free device memory");
+    cx.freed.clear();
     const cudaError_t error = cudaGraphInstantiate(&recorded->executable, graph, 0);
     cudaGraphDestroy(graph);
     check(error, "make a graph");
@@ -418,7 +472,7 @@ int32_t nc_graph_launch(nc_context* ctx, void* graph) {
 }
 
 int32_t nc_graph_free(nc_context* ctx, void* graph) {
-  return entry(ctx, "nc_graph_free", [&](Context& cx) {
+  return control(ctx, "nc_graph_free", [&](Context& cx) {
     if (!graph) refuse(NC_STATUS_INVALID, "Cannot free a graph: it is null, expected a handle");
     const std::unique_ptr<RecordedGraph> recorded(static_cast<RecordedGraph*>(graph));
     check(cudaStreamSynchronize(cx.stream), "finish a graph");
@@ -429,11 +483,11 @@ int32_t nc_graph_free(nc_context* ctx, void* graph) {
 
 /** No call of this library takes long. */
 int32_t nc_progress(nc_context* ctx, void* progress) {
-  return entry(ctx, "nc_progress", [&](Context&) { memset(progress, 0, 2 * sizeof(int64_t)); });
+  return control(ctx, "nc_progress", [&](Context&) { memset(progress, 0, 2 * sizeof(int64_t)); });
 }
 
 int32_t nc_profile(nc_context* ctx, void* text, int32_t capacity, int32_t mode) {
-  return entry(ctx, "nc_profile", [&](Context& cx) {
+  return control(ctx, "nc_profile", [&](Context& cx) {
     check(cudaStreamSynchronize(cx.stream), "finish the queue");
     cx.profiling = mode != 0;
     if (!cx.timings.empty()) settle(cx);

@@ -4,6 +4,7 @@
  * A block runs at a time, each of its threads as a fiber that gives way where a thread of CUDA would wait: at a barrier and in a warp
  * collective. Streams are queues that run as late as the program allows (cuda_emu_host.cpp). It is stricter than a card:
  *   - shared memory is NaN before each block, and what lies behind it must stay untouched;
+ *   - under ThreadSanitizer only __syncthreads and __syncwarp order the threads of a block; shuffles, mma and ldmatrix do not;
  *   - a barrier that not all threads of the block reach at the same line, a collective whose mask is not the set of its callers, and a
  *     launch that some supported card would refuse are errors, with the kernel, the block and the thread;
  *   - EMU_ORDER=forward|reverse|shuffle:SEED orders blocks and threads; warps|warps:SEED lets a warp run as far as it can before the next
@@ -20,6 +21,16 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+
+#if defined(__SANITIZE_THREAD__) || defined(EMU_TSAN) // EMU_TSAN: of a file that is not instrumented itself
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
 
 #define __global__ static
 #define __device__
@@ -40,6 +51,17 @@ namespace emu {
 /** What a thread waits for. */
 enum class Wait { NONE, BARRIER, WARP, DONE };
 
+/** While it lives, a sanitizer of races does not look: what the emulation itself keeps is shared by design. */
+struct Unseen {
+#if defined(__SANITIZE_THREAD__) || defined(EMU_TSAN)
+  Unseen() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__), AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+  ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__), AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+#else
+  Unseen() {}
+#endif
+  Unseen(const Unseen&) = delete;
+};
+
 /** Computes a warp collective when its last lane has come: `payload[lane]` is what each lane of `mask` gave. */
 using Resolve = void (*)(void* const payload[32], uint32_t mask);
 
@@ -57,6 +79,8 @@ struct Fiber {
   void* payload = nullptr;
   std::deque<std::vector<std::pair<void*, const void*>>> copies; // asynchronous ones by group, the open group last
   void* sanitizer = nullptr; // the fiber as a sanitizer knows it
+  unsigned barriers = 0, warpBarriers = 0; // passed so far; what comes before one and what comes behind it have clocks of their own
+  char clocks[2] = {}; // addresses for a sanitizer
 };
 
 /** The block that runs. */
@@ -78,6 +102,9 @@ inline void barrier(const char* file, int line) {
   give_way(Wait::BARRIER);
 }
 
+/** Waits for the lanes of the mask, and orders what they did before and do behind. */
+void warp_barrier(uint32_t mask);
+
 /** Waits for all lanes of the mask, the last of which computes for all. */
 inline void collective(uint32_t mask, Resolve resolve, void* payload) {
   Fiber& fiber = *block.fiber;
@@ -91,6 +118,7 @@ inline void collective(uint32_t mask, Resolve resolve, void* payload) {
 template <class T> class Shared {
  public:
   T& get() {
+    const Unseen unseen;
     if (epoch_ != block.epoch) {
       epoch_ = block.epoch;
       memset(static_cast<void*>(&value_), 0xff, sizeof value_);
@@ -142,7 +170,7 @@ void run(const char* name, dim3 grid, dim3 size, size_t sharedBytes, const std::
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emu::block.dynamic)
 #define __syncthreads() emu::barrier(__FILE__, __LINE__)
 
-inline void __syncwarp(uint32_t mask = ~0u) { emu::collective(mask, [](void* const*, uint32_t) {}, nullptr); }
+inline void __syncwarp(uint32_t mask = ~0u) { emu::warp_barrier(mask); }
 
 template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32) {
   return emu::exchange(mask, value, (emu::lane() & ~(width - 1)) + (source & (width - 1)));
@@ -173,26 +201,16 @@ inline uint32_t __ballot_sync(uint32_t mask, int vote) {
 inline int __any_sync(uint32_t mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __all_sync(uint32_t mask, int vote) { return __ballot_sync(mask, !vote) == 0; }
 
-// Atomics: one thread runs at a time, so a plain operation is one. A sanitizer sees the real thing.
-template <class T> T atomicAdd(T* address, T value) {
-  const T old = *address;
-  *address = old + value;
-  return old;
-}
-template <class T> T atomicMax(T* address, T value) {
-  const T old = *address;
-  if (value > old) *address = value;
-  return old;
-}
+// Atomics of integers, which order nothing else, as on a card.
+template <class T> T atomicAdd(T* address, T value) { return __atomic_fetch_add(address, value, __ATOMIC_RELAXED); }
 template <class T> T atomicMin(T* address, T value) {
-  const T old = *address;
-  if (value < old) *address = value;
+  T old = __atomic_load_n(address, __ATOMIC_RELAXED);
+  while (value < old && !__atomic_compare_exchange_n(address, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
   return old;
 }
 template <class T> T atomicCAS(T* address, T expected, T value) {
-  const T old = *address;
-  if (old == expected) *address = value;
-  return old;
+  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
 }
 inline void __threadfence() {}
 
@@ -242,13 +260,17 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureIsolation = 905,
+  cudaErrorCapturedEvent = 907,
   cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3, cudaMemcpyDefault = 4 };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4, cudaMemPoolAttrReservedMemCurrent, cudaMemPoolAttrReservedMemHigh, cudaMemPoolAttrUsedMemCurrent };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0 };
+enum : unsigned { cudaStreamNonBlocking = 1, cudaEventDefault = 0 };
+enum : unsigned { cudaEventRecordDefault = 0, cudaEventRecordExternal = 1, cudaEventWaitDefault = 0, cudaEventWaitExternal = 1 };
 
 namespace emu {
 struct Stream;
@@ -259,6 +281,7 @@ using cudaStream_t = emu::Stream*;
 using cudaEvent_t = emu::Event*;
 using cudaGraph_t = emu::Graph*;
 using cudaGraphExec_t = emu::Graph*;
+using cudaMemPool_t = int*;
 
 struct cudaDeviceProp {
   char name[256];
@@ -274,6 +297,10 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
 cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t stream);
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream);
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device);
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t bytes);
 cudaError_t cudaMallocHost(void** memory, size_t bytes);
 cudaError_t cudaFreeHost(void* memory);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
@@ -289,6 +316,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to);

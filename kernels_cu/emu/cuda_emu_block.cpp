@@ -20,10 +20,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
-#endif
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
+#include <sanitizer/asan_interface.h>
 #endif
 
 namespace emu {
@@ -56,8 +53,10 @@ void* scheduler = nullptr; // stack pointer of `run`
 const std::function<void()>* body = nullptr;
 const char* kernel = "";
 std::string failure; // the first one; a fiber cannot throw through the scheduler
-#if defined(__SANITIZE_THREAD__)
+#if defined(EMU_TSAN)
 void* schedulerFiber = nullptr;
+char schedulerClock; // what the scheduler did is known to its fibers, but not the other way round: that would order them
+char clocks[2]; // of barriers
 #endif
 #if defined(__SANITIZE_ADDRESS__)
 const void* schedulerStack = nullptr;
@@ -66,7 +65,8 @@ size_t schedulerStackBytes = 0;
 
 void enter(Fiber& fiber) {
   block.fiber = &fiber;
-#if defined(__SANITIZE_THREAD__)
+#if defined(EMU_TSAN)
+  __tsan_release(&schedulerClock);
   __tsan_switch_to_fiber(fiber.sanitizer, 1); // 1: the switch itself orders nothing
 #endif
 #if defined(__SANITIZE_ADDRESS__)
@@ -80,7 +80,8 @@ void enter(Fiber& fiber) {
 }
 
 void leave(Fiber& fiber) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(EMU_TSAN)
+  if (fiber.wait == Wait::DONE) __tsan_release(&fiber);
   __tsan_switch_to_fiber(schedulerFiber, 1);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
@@ -90,9 +91,15 @@ void leave(Fiber& fiber) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fiber.sanitizer, nullptr, nullptr);
 #endif
+#if defined(EMU_TSAN)
+  __tsan_acquire(&schedulerClock);
+#endif
 }
 
 void entry() {
+#if defined(EMU_TSAN)
+  __tsan_acquire(&schedulerClock);
+#endif
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &schedulerStack, &schedulerStackBytes);
 #endif
@@ -122,9 +129,12 @@ void start(Fiber& fiber, unsigned tid) {
   fiber.tid = tid;
   fiber.copies.assign(1, {});
   fiber.index = dim3(tid % block.size.x, tid / block.size.x % block.size.y, tid / (block.size.x * block.size.y));
-#if defined(__SANITIZE_THREAD__)
-  if (fiber.sanitizer) __tsan_destroy_fiber(fiber.sanitizer);
-  fiber.sanitizer = __tsan_create_fiber(0);
+  fiber.barriers = fiber.warpBarriers = 0;
+#if defined(EMU_TSAN)
+  if (!fiber.sanitizer) fiber.sanitizer = __tsan_create_fiber(0);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(fiber.stack, STACK_BYTES); // the frame of the thread before, which never returned
 #endif
 }
 
@@ -153,10 +163,10 @@ bool resolveWarp(size_t first) {
       payload[lane] = other.payload;
     }
     if (!complete) continue;
-#if defined(__SANITIZE_THREAD__)
-    for (size_t lane = 0; lane < end - first; lane++) if (mask >> lane & 1) __tsan_acquire(fibers[first + lane]);
-#endif
-    fiber.resolve(payload, mask);
+    {
+      const Unseen unseen;
+      fiber.resolve(payload, mask);
+    }
     for (size_t lane = 0; lane < end - first; lane++) {
       if (mask >> lane & 1) fibers[first + lane]->wait = Wait::NONE;
     }
@@ -238,12 +248,14 @@ void runBlock(const std::vector<unsigned>& order) {
       for (size_t first = 0; first < fibers.size(); first += 32) resolved |= resolveWarp(first);
     }
     if (resolved || openBarrier()) continue;
-    for (const Fiber* fiber : fibers) {
-      const bool open = fiber->wait == Wait::DONE && (fiber->copies.size() > 1 || !fiber->copies.front().empty());
-      if (open) fail("%s ends with copies under way", where(*fiber).c_str());
-    }
-    if (std::all_of(fibers.begin(), fibers.end(), [](const Fiber* fiber) { return fiber->wait == Wait::DONE; })) return;
+    if (std::all_of(fibers.begin(), fibers.end(), [](const Fiber* fiber) { return fiber->wait == Wait::DONE; })) break;
     if (!ran) deadlock();
+  }
+  for (const Fiber* fiber : fibers) {
+#if defined(EMU_TSAN)
+    __tsan_acquire(const_cast<Fiber*>(fiber)); // the next block comes behind this one
+#endif
+    if (fiber->copies.size() > 1 || !fiber->copies.front().empty()) fail("%s ends with copies under way", where(*fiber).c_str());
   }
 }
 
@@ -268,20 +280,31 @@ template <class T> std::vector<T> ordered(size_t n, bool areThreads) {
 void give_way(Wait reason) {
   Fiber& fiber = *block.fiber;
   fiber.wait = reason;
-#if defined(__SANITIZE_THREAD__)
-  // Only what waits together is ordered: a barrier orders the block, a collective its lanes.
-  __tsan_release(reason == Wait::BARRIER ? static_cast<void*>(&block) : &fiber);
-  leave(fiber);
-  if (reason == Wait::BARRIER) __tsan_acquire(&block);
-  else {
-    const unsigned first = fiber.tid & ~31u;
-    for (unsigned lane = 0; lane < 32 && first + lane < fibers.size(); lane++) {
-      if (fiber.mask >> lane & 1) __tsan_acquire(fibers[first + lane]);
-    }
-  }
-#else
-  leave(fiber);
+#if defined(EMU_TSAN)
+  char* clock = &clocks[fiber.barriers % 2];
+  if (reason == Wait::BARRIER) __tsan_release(clock);
 #endif
+  leave(fiber);
+#if defined(EMU_TSAN)
+  if (reason == Wait::BARRIER) __tsan_acquire(clock);
+#endif
+  if (reason == Wait::BARRIER) fiber.barriers++;
+}
+
+void warp_barrier(uint32_t mask) {
+  Fiber& fiber = *block.fiber;
+#if defined(EMU_TSAN)
+  const unsigned at = fiber.warpBarriers % 2;
+  __tsan_release(&fiber.clocks[at]);
+#endif
+  collective(mask, [](void* const*, uint32_t) {}, nullptr);
+#if defined(EMU_TSAN)
+  const unsigned first = fiber.tid & ~31u;
+  for (unsigned lane = 0; lane < 32 && first + lane < fibers.size(); lane++) {
+    if (mask >> lane & 1) __tsan_acquire(&fibers[first + lane]->clocks[at]);
+  }
+#endif
+  fiber.warpBarriers++;
 }
 
 void fail(const char* format, ...) {
@@ -309,10 +332,10 @@ void run(const char* name, dim3 grid, dim3 size, size_t sharedBytes, const std::
   }
   fibers.clear();
   for (size_t i = 0; i < threads; i++) fibers.push_back(pool[i].get());
-#if defined(__SANITIZE_THREAD__)
+#if defined(EMU_TSAN)
   schedulerFiber = __tsan_get_current_fiber();
 #endif
-  // Exactly as large as asked for, so that a sanitizer sees a step beyond; without one the guard does.
+  // A step beyond it is seen at once by a sanitizer, to which the guard is poison, else at the end of the block.
   std::unique_ptr<char, decltype(&free)> shared(
     static_cast<char*>(aligned_alloc(128, (sharedBytes + GUARD_BYTES + 127) / 128 * 128)), &free);
   block.dynamic = shared.get();
@@ -322,6 +345,11 @@ void run(const char* name, dim3 grid, dim3 size, size_t sharedBytes, const std::
     block.index = dim3(unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / (uint64_t(grid.x) * grid.y)));
     block.epoch++;
     memset(block.dynamic, 0xff, sharedBytes);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(block.dynamic + sharedBytes, GUARD_BYTES);
+    runBlock(order);
+    __asan_unpoison_memory_region(block.dynamic + sharedBytes, GUARD_BYTES);
+#else
     memset(block.dynamic + sharedBytes, GUARD, GUARD_BYTES);
     runBlock(order);
     for (size_t at = 0; at < GUARD_BYTES; at++) {
@@ -329,6 +357,7 @@ void run(const char* name, dim3 grid, dim3 size, size_t sharedBytes, const std::
         fail("block (%u, %u, %u) wrote behind its %zu bytes of shared memory", block.index.x, block.index.y, block.index.z, sharedBytes);
       }
     }
+#endif
   }
 }
 

@@ -3,7 +3,7 @@
  *
  * A stream is a queue of work that runs when somebody waits for it, and no sooner: code that reads a result without waiting, or changes
  * pinned memory too early, gets wrong results here although it may be lucky on a card. A wait for an event runs the other stream just
- * as far as the event. Launches are checked against the smallest card: 1,024 threads, 65,535 blocks in y and z, EMU_SHARED_BYTES of
+ * as far as the event. While a thread captures, what the runtime forbids there fails and spoils the capture. Launches are checked against the smallest card: 1,024 threads, 65,535 blocks in y and z, EMU_SHARED_BYTES of
  * shared memory (99 KB), of which more than 48 KB must be asked for.
  */
 #include "cuda_emu.h"
@@ -22,6 +22,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace emu {
 
 using Work = std::function<void()>;
@@ -29,6 +33,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Graph {
   std::vector<Work> work;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed; // of its capture
+  bool isSpoiled = false;
 };
 
 struct Stream {
@@ -39,6 +45,7 @@ struct Stream {
 struct Event {
   uint64_t recorded = 0, happened = 0;
   Stream* stream = nullptr; // of the last record
+  bool isCaptured = false; // the last record is part of a capture
   Clock::time_point at;
 };
 
@@ -54,6 +61,7 @@ std::map<char*, size_t> device, pinned;
 std::map<const void*, size_t> asked; // shared memory that a kernel may have beyond 48 KB
 std::string failure; // of the first piece of work that failed
 thread_local cudaError_t lastError = cudaSuccess;
+thread_local Graph* capturing = nullptr; // what this thread captures
 
 size_t sharedLimit() {
   static const size_t limit = [] {
@@ -66,6 +74,18 @@ size_t sharedLimit() {
 cudaError_t refuse(cudaError_t error, const std::string& why) {
   fprintf(stderr, "emulated CUDA: %s\n", why.c_str());
   return lastError = error;
+}
+
+/** Refuses, during a capture that is not relaxed, a call that may wait for the device. */
+cudaError_t unsafe(const char* call) {
+  if (!capturing || capturing->mode == cudaStreamCaptureModeRelaxed) return cudaSuccess;
+  capturing->isSpoiled = true;
+  return refuse(cudaErrorStreamCaptureUnsupported, std::string(call) + " during a capture that is not relaxed");
+}
+
+/** Refuses to look at an event that belongs to a capture. */
+cudaError_t captured(const Event* event) {
+  return event->isCaptured ? refuse(cudaErrorCapturedEvent, "an event of a capture is asked for outside of it") : cudaSuccess;
 }
 
 void push(Stream* stream, Work work) {
@@ -117,10 +137,17 @@ char* allocate(size_t bytes) {
   memset(base, GUARD, GUARD_BYTES);
   memset(base + GUARD_BYTES, 0xff, bytes);
   memset(base + GUARD_BYTES + bytes, GUARD, GUARD_BYTES);
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_poison_memory_region(base, GUARD_BYTES);
+  __asan_poison_memory_region(base + GUARD_BYTES + bytes, GUARD_BYTES);
+#endif
   return base + GUARD_BYTES;
 }
 
 void release(char* memory, size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(memory - GUARD_BYTES, bytes + 2 * GUARD_BYTES);
+#endif
   const bool whole = isGuarded(memory - GUARD_BYTES) && isGuarded(memory + bytes);
   free(memory - GUARD_BYTES);
   if (!whole) throw std::runtime_error("something wrote outside a block of " + std::to_string(bytes) + " bytes of device memory");
@@ -159,6 +186,7 @@ cudaError_t enqueue(const char* name, const void* kernel, dim3 grid, dim3 size, 
     const std::lock_guard lock(queues);
     if (auto found = asked.find(kernel); found != asked.end()) allowed = found->second;
   }
+  if (capturing && capturing->isSpoiled) return lastError = cudaErrorStreamCaptureInvalidated;
   if (sharedBytes > allowed) {
     return refuse(cudaErrorInvalidValue, what + ": " + std::to_string(sharedBytes) + " bytes of shared memory, of which " + std::to_string(allowed) + " were asked for");
   }
@@ -200,7 +228,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t) {
+cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t stream) {
+  if (stream->capture) return refuse(cudaErrorStreamCaptureUnsupported, "memory is allocated by a graph, which owns it then");
   char* block = allocate(bytes);
   if (!block) return lastError = cudaErrorMemoryAllocation;
   const std::lock_guard lock(queues);
@@ -209,6 +238,7 @@ cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
+  if (stream->capture) return refuse(cudaErrorInvalidValue, "a graph frees memory that it did not allocate");
   push(stream, [memory] {
     size_t bytes;
     {
@@ -222,7 +252,19 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   });
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  static int only;
+  *pool = &only;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) { // nothing is kept
+  memset(value, 0, sizeof(uint64_t));
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return unsafe("cudaMemPoolTrimTo"); }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  if (const cudaError_t error = unsafe("cudaMallocHost"); error != cudaSuccess) return error;
   char* block = allocate(bytes);
   if (!block) return lastError = cudaErrorMemoryAllocation;
   const std::lock_guard lock(queues);
@@ -231,6 +273,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* memory) {
+  if (const cudaError_t error = unsafe("cudaFreeHost"); error != cudaSuccess) return error;
   size_t bytes;
   {
     const std::lock_guard lock(queues);
@@ -246,6 +289,9 @@ cudaError_t cudaFreeHost(void* memory) {
 /** Pageable memory is read at once, and written only after a wait; pinned memory when the copy runs. */
 cudaError_t cudaMemcpy2DAsync(
   void* to, size_t toPitch, const void* from, size_t fromPitch, size_t width, size_t height, cudaMemcpyKind, cudaStream_t stream) {
+  if (stream->capture && ((!isDevice(from) && !isPinned(from)) || (!isDevice(to) && !isPinned(to)))) {
+    return refuse(cudaErrorStreamCaptureUnsupported, "a copy between pageable memory is captured");
+  }
   const auto copy = [](char* to, size_t toPitch, const char* from, size_t fromPitch, size_t width, size_t height) {
     for (size_t row = 0; row < height; row++) memcpy(to + row * toPitch, from + row * fromPitch, width);
   };
@@ -284,27 +330,42 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream->capture) return refuse(cudaErrorStreamCaptureUnsupported, "a stream is waited for while it records");
+  if (stream->capture) {
+    stream->capture->isSpoiled = true;
+    return refuse(cudaErrorStreamCaptureUnsupported, "a stream is waited for while it is captured");
+  }
+  if (const cudaError_t error = unsafe("cudaStreamSynchronize"); error != cudaSuccess) return error;
   while (runOne(stream)) {}
   return state();
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  if (stream->capture && event->stream != stream) {
-    return refuse(cudaErrorStreamCaptureUnsupported, "a recording waits for an event of another stream");
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+  if (stream->capture && flags == cudaEventWaitExternal) {
+    push(stream, [event] { runUntil(event, event->recorded); });
+    return cudaSuccess;
+  }
+  if (stream->capture && !event->isCaptured) {
+    return refuse(cudaErrorStreamCaptureIsolation, "a capture waits for an event from outside of it");
   }
   if (event->recorded == 0 || event->stream == stream) return cudaSuccess; // in order anyway
   push(stream, [event, record = event->recorded] { runUntil(event, record); });
   return cudaSuccess;
 }
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const std::lock_guard lock(queues);
   if (stream->capture) return lastError = cudaErrorStreamCaptureInvalidated;
   stream->capture = std::make_unique<Graph>();
+  stream->capture->mode = mode;
+  capturing = stream->capture.get();
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const std::lock_guard lock(queues);
   if (!stream->capture) return lastError = cudaErrorStreamCaptureInvalidated;
+  capturing = nullptr;
+  if (stream->capture->isSpoiled) {
+    stream->capture.reset();
+    return refuse(cudaErrorStreamCaptureInvalidated, "a capture was spoiled by a call that is forbidden in it");
+  }
   *graph = stream->capture.release();
   return cudaSuccess;
 }
@@ -318,8 +379,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault); }
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
   event->stream = stream;
+  event->isCaptured = stream->capture && flags == cudaEventRecordDefault;
+  if (event->isCaptured) return cudaSuccess; // it orders the work of a capture, which has an order here
+  if (stream->capture) { // each launch of the graph records it
+    push(stream, [event] {
+      event->happened = ++event->recorded;
+      event->at = Clock::now();
+    });
+    return cudaSuccess;
+  }
   const uint64_t record = ++event->recorded;
   push(stream, [event, record] {
     event->happened = std::max(event->happened, record);
@@ -329,15 +400,20 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 /** Runs one piece of work first, so that whoever asks again and again gets there. */
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (const cudaError_t error = unsafe("cudaEventQuery"); error != cudaSuccess) return error;
+  if (const cudaError_t error = captured(event); error != cudaSuccess) return error;
   if (event->happened < event->recorded) runOne(event->stream);
   if (const cudaError_t error = state(); error != cudaSuccess) return error;
-  return event->happened < event->recorded ? cudaErrorNotReady : cudaSuccess;
+  return event->happened < event->recorded ? lastError = cudaErrorNotReady : cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (const cudaError_t error = unsafe("cudaEventSynchronize"); error != cudaSuccess) return error;
+  if (const cudaError_t error = captured(event); error != cudaSuccess) return error;
   if (event->recorded > 0) runUntil(event, event->recorded);
   return state();
 }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
+  for (const Event* event : {from, to}) if (const cudaError_t error = captured(event); error != cudaSuccess) return error;
   if (from->recorded == 0 || to->recorded == 0) return lastError = cudaErrorInvalidValue;
   if (from->happened < from->recorded || to->happened < to->recorded) return cudaErrorNotReady;
   *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
@@ -387,6 +463,10 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorNotReady: return "device not ready";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureIsolation: return "dependency created on uncaptured work in another stream";
+    case cudaErrorCapturedEvent: return "operation not permitted on an event last recorded in a capturing stream";
     default: return "unknown error";
   }
 }

@@ -40,8 +40,9 @@ template <class T, class S, class Widen> void multiply(S (&c)[4], const uint32_t
 }
 
 template <bool TRANS> void load_matrices(uint32_t (&r)[4], const void* row) {
-  struct Registers { uint32_t* r; const void* row; } mine{r, row};
+  struct Registers { uint32_t* r; uint16_t row[8]; } mine{r, {}};
   if (reinterpret_cast<uint64_t>(row) % 16 != 0) throw std::runtime_error("ldmatrix reads an address that is no multiple of 16");
+  memcpy(mine.row, row, sizeof mine.row);
   collective(~0u, [](void* const payload[32], uint32_t mask) {
     if (mask != ~0u) fail("ldmatrix is called by a part of a warp (%08x)", mask);
     uint16_t tiles[4][8][8];
@@ -74,6 +75,7 @@ inline void cp_async16(void* shared, const void* global, bool valid) {
     throw std::runtime_error("cp.async copies between addresses that are no multiples of 16");
   }
   memset(shared, 0xff, 16);
+  const emu::Unseen unseen;
   emu::block.fiber->copies.back().push_back({shared, valid ? global : nullptr});
 }
 inline void cp_async_commit() { emu::block.fiber->copies.emplace_back(); }
