@@ -4,6 +4,7 @@
  *
  * `cuda` compiles for sm_80 and sm_90a and adds PTX; with `--all` for every architecture that is supported, with `--arch=90a` for one.
  * `emu --sanitize=thread` (or `address,undefined`) builds a program beside it that calls every op of the emulation under sanitizers.
+ * `--probe` builds, in place of the library, the program of `kernels_cu/probe/`, which dev/gpu_check.sh runs.
  */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
@@ -152,6 +153,16 @@ export async function forCards(architectures: readonly string[]): Promise<Compil
   };
 }
 
+/** The program that prints what the wrappers of ptx.cuh give, linked from the objects of a library. */
+export function probe({ link, sources, output, ...compiler }: Compiler): Compiler {
+  return {
+    ...compiler,
+    link: link.filter((flag) => flag !== "-shared"),
+    sources: [...sources, "probe/probe.cu"],
+    output: output.replace(/lib(nanochat_cuda\w*)\.so$/, "probe_$1"),
+  };
+}
+
 if (import.meta.main) {
   const start = performance.now();
   const [what, ...options] = Deno.args;
@@ -160,7 +171,8 @@ if (import.meta.main) {
   const compiler = what === "emu"
     ? emulation(option("sanitize"))
     : await forCards(arch ? [arch] : options.includes("--all") ? ARCHITECTURES : USUAL);
-  const built = await build(compiler);
+  const wanted = options.includes("--probe") ? probe(compiler) : compiler;
+  const built = await build(wanted);
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  console.log(`${built ? "Built" : "Fresh:"} ${compiler.output} (${seconds} s)`);
+  console.log(`${built ? "Built" : "Fresh:"} ${wanted.output} (${seconds} s)`);
 }

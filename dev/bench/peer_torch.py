@@ -1,7 +1,7 @@
 """The PyTorch side of the training benchmark: a plain GPT of the same architecture, AdamW and Muon, written the way the reference runs
 (torch.compile(dynamic=False), scaled_dot_product_attention, fused AdamW, bf16 Newton-Schulz), random tokens, both optimizers in the step.
 
-    python dev/bench/peer_torch.py --depth 4 --seq 512 --batch 8 --vocab 4096 --dtype fp32 --steps 7 [--check FOLDER]
+    python dev/bench/peer_torch.py --depth 4 --seq 512 --batch 8 --vocab 4096 --dtype fp32 --steps 7 [--device cuda] [--check FOLDER]
 
 Prints one JSON line. `--check FOLDER` compares loss and gradients with a golden gpt folder first, so that both sides do the same work;
 with `--steps 0` it does only that.
@@ -154,6 +154,7 @@ def main():
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--check", default="")
     args = parser.parse_args()
     if args.threads:
@@ -168,6 +169,9 @@ def main():
     heads = max(1, -(-width // 128))
     model = Model(args.depth, heads, heads, width, args.vocab, args.seq)
     model.init()
+    model.to(args.device)
+    on_gpu = args.device == "cuda"
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
     scale = (width / 768) ** -0.5
     adamw = torch.optim.AdamW(
         [dict(params=[model.lm_head.weight], lr=0.004 * scale), dict(params=[model.transformer["wte"].weight], lr=0.2 * scale)],
@@ -175,32 +179,37 @@ def main():
     )
     muon = Muon(model.transformer["h"].parameters(), lr=0.02)
     run = torch.compile(model, dynamic=False)
-    ids = torch.randint(0, args.vocab, (args.batch, args.seq))
-    targets = torch.randint(0, args.vocab, (args.batch, args.seq))
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype == "bf16")
-    times, optimizer_times = [], []
+    ids = torch.randint(0, args.vocab, (args.batch, args.seq)).to(args.device)
+    targets = torch.randint(0, args.vocab, (args.batch, args.seq)).to(args.device)
+    autocast = torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.dtype == "bf16")
+    times, optimizer_times, warm_up = [], [], 0.0  # the compiler runs in the warm-up
     for i in range(-2, args.steps):
         start = time.perf_counter()
         for _ in range(args.grad_accum):
             with autocast:
                 loss = run(ids, targets) / args.grad_accum
             loss.backward()
+        wait()
         middle = time.perf_counter()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
         muon.step()
         model.zero_grad(set_to_none=True)
-        loss.item()
+        wait()
         end = time.perf_counter()
         if i >= 0:
             times.append(end - start)
             optimizer_times.append(end - middle)
+        else:
+            warm_up += end - start
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     step = statistics.median(times)
     print(json.dumps({
         "peer": "torch", "version": torch.__version__, "depth": args.depth, "max_seq_len": args.seq, "device_batch_size": args.batch,
         "grad_accum": args.grad_accum, "vocab_size": args.vocab, "dtype": args.dtype, "threads": torch.get_num_threads(),
         "tok_per_sec": args.batch * args.seq * args.grad_accum / step, "step_ms": step * 1e3,
-        "optimizer_ms": statistics.median(optimizer_times) * 1e3, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "optimizer_ms": statistics.median(optimizer_times) * 1e3, "peak_bytes": peak,
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu", "warm_up_s": warm_up,
     }))
 
 
