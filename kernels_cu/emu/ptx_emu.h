@@ -70,11 +70,21 @@ inline void mma_i8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) { emu::load_matrices<false>(r, row); }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { emu::load_matrices<true>(r, row); }
 
+namespace emu {
+
+/** Fills 16 bytes by plain stores: a sanitizer of races sees these, and not a memset that the compiler expands. */
+inline void fill16(void* to, uint64_t bits) {
+  using Word __attribute__((may_alias)) = uint64_t;
+  for (int i = 0; i < 2; i++) static_cast<Word*>(to)[i] = bits;
+}
+
+} // namespace emu
+
 inline void cp_async16(void* shared, const void* global, bool valid) {
   if ((reinterpret_cast<uint64_t>(shared) | (valid ? reinterpret_cast<uint64_t>(global) : 0)) % 16 != 0) {
     throw std::runtime_error("cp.async copies between addresses that are no multiples of 16");
   }
-  memset(shared, 0xff, 16);
+  emu::fill16(shared, ~0ull); // as if it were written at any time from now on
   const emu::Unseen unseen;
   emu::block.fiber->copies.back().push_back({shared, valid ? global : nullptr});
 }
@@ -84,7 +94,7 @@ template <int N> void cp_async_wait() {
   while (groups.size() > N + 1) {
     for (const auto& [shared, global] : groups.front()) {
       if (global) memcpy(shared, global, 16);
-      else memset(shared, 0, 16);
+      else emu::fill16(shared, 0);
     }
     groups.pop_front();
   }
