@@ -13,6 +13,7 @@ app=$pack/app
 export OUT=${OUT:-$pack/out}
 readonly STAGES="env probe ops golden graph sanitize bench profile"
 readonly STAGE_SECONDS=470 LINES_SHOWN=30
+readonly WITHIN="timeout -k 5 440" PART="timeout -k 5 90" # a whole stage, and one of five: so that its table comes all the same
 backend=cuda
 [ "${NC_CUDA_EMU:-}" = 1 ] && backend=cuda_emu
 export NC_TEST_BACKEND=$backend NANOCHAT_GOLDEN=$pack/golden DENO_NO_UPDATE_CHECK=1 NO_COLOR=1
@@ -77,16 +78,16 @@ PY
 conformance() {
   local file status=0 from=$SECONDS
   for file in "$@"; do
-    "$pack/deno" test $RUN "$app/src/tensor/$file.js" >"$OUT/$file.txt" 2>&1 || status=1
+    $PART "$pack/deno" test $RUN "$app/src/tensor/$file.js" >"$OUT/$file.txt" 2>&1 || status=1
     grep -E '\.\.\. FAILED' "$OUT/$file.txt" | head -4
-    printf '%-22s %s\n' "$file" "$(grep -E '^(ok|FAILED) \|' "$OUT/$file.txt" || tail -1 "$OUT/$file.txt")"
+    printf '%-22s %s\n' "$file" "$(grep -E '^(ok|FAILED) \|' "$OUT/$file.txt" || echo "no end: $(grep -c '\.\.\. ok' "$OUT/$file.txt") tests passed")"
   done
   return $status
 }
 
 stage_ops() {
   local status=0
-  nanochat selftest --device-type=cuda >"$OUT/selftest.txt" 2>&1 || status=1
+  $PART "$pack/deno" run $RUN "$app/bin/nanochat.js" selftest --device-type=cuda >"$OUT/selftest.txt" 2>&1 || status=1
   printf '%-22s %s of %s operations\n' selftest "$(grep -c ' ok$' "$OUT/selftest.txt")" "$(grep -cE ' (ok|FAILED.*)$' "$OUT/selftest.txt")"
   grep FAILED "$OUT/selftest.txt" | head -8
   conformance ops_test ops_products_test ops_attention_test ops_inference_test || status=1
@@ -97,7 +98,7 @@ stage_graph() { conformance ops_graph_test; }
 
 stage_golden() {
   local status
-  "$pack/deno" run $RUN "$app/dev/parity/main.js" gpt_tiny gpt_small gpt_mqa kv_cache optim train_run >"$OUT/parity.txt" 2>&1
+  $WITHIN "$pack/deno" run $RUN "$app/dev/parity/main.js" gpt_tiny gpt_small gpt_mqa kv_cache optim train_run >"$OUT/parity.txt" 2>&1
   status=$?
   grep '^FAIL' "$OUT/parity.txt" | head -12
   grep -E '^[a-z_]+: [0-9]+ passed|^[0-9]+ passed' "$OUT/parity.txt" || tail -3 "$OUT/parity.txt"
