@@ -156,7 +156,7 @@ function batchOf({ engine }: OpenModel): Batch {
 }
 
 /** Renders a conversation as a server does. @throws {ChatError} where not even the last question fits the context. */
-function render(messages: readonly Message[], { tokenizer, ...limits }: PromptLimits & { tokenizer: TextEncoding }) {
+function render(messages: readonly Message[], { tokenizer, ...limits }: PromptLimits & { tokenizer: ChatTokenizer }) {
   try {
     return renderPrompt(tokenizer, { messages }, limits);
   } catch (cause) {

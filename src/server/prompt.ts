@@ -11,11 +11,18 @@
  *   that follows, or, where the tool message is the last one, with the answer. One that follows no assistant message begins a turn;
  * - messages of one role in a row stay turns of their own.
  *
+ * What cannot fit is not encoded, however long it is: a text has at least as many tokens as its length in the longest token. So a client
+ * that sends a megabyte holds nobody up.
+ *
  * Where the context is too small the oldest exchanges (a user's turn and what answers it) are left out, never what the system says, nor
  * the last user message. Names of special tokens in a text are text.
  */
 import { encodePart, type Part, type TextEncoding } from "../data/conversation.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
 import { type ChatMessage, type Prompt, ServiceError } from "./models.ts";
+
+/** What rendering needs of a tokenizer. */
+export type PromptTokenizer = TextEncoding & Pick<Tokenizer, "token">;
 
 /** What a prompt must fit. */
 export interface PromptLimits {
@@ -42,7 +49,7 @@ export interface RenderedPrompt {
  * @throws {ServiceError} "context_length_exceeded" where even its last message leaves no room for an answer, "invalid_value" where it
  * has no message or an id that is not in the vocabulary.
  */
-export function renderPrompt(tokenizer: TextEncoding, prompt: Prompt, limits: PromptLimits): RenderedPrompt {
+export function renderPrompt(tokenizer: PromptTokenizer, prompt: Prompt, limits: PromptLimits): RenderedPrompt {
   const bos = tokenizer.encodeSpecial("<|bos|>");
   if ("tokens" in prompt) {
     const wrong = prompt.tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= limits.vocabSize);
@@ -60,7 +67,33 @@ export function renderPrompt(tokenizer: TextEncoding, prompt: Prompt, limits: Pr
   }
   if ("messages" in prompt && !limits.completes) return renderMessages(tokenizer, prompt.messages, limits);
   const text = "text" in prompt ? prompt.text : textOf(lastOf(prompt.messages));
+  checkLeast(leastTokens(tokenizer, text, limits), limits);
   return checkLength({ ids: [bos, ...tokenizer.encode(text)], from: 1, droppedMessages: 0 }, limits);
+}
+
+/** Bytes of the longest token of each tokenizer. */
+const LONGEST = new WeakMap<PromptTokenizer, number>();
+
+/** Gives a number of tokens that a text has at least. */
+function leastTokens(tokenizer: PromptTokenizer, text: string, { vocabSize }: PromptLimits): number {
+  let longest = LONGEST.get(tokenizer);
+  if (longest === undefined) {
+    longest = 1;
+    for (let id = 0; id < vocabSize; id++) longest = Math.max(longest, tokenizer.token(id).length);
+    LONGEST.set(tokenizer, longest);
+  }
+  return text.length / longest; // UTF-8 has no fewer bytes than UTF-16 has units
+}
+
+/** Refuses what has more tokens than the context, counted from below. */
+function checkLeast(tokens: number, { contextLen }: PromptLimits): void {
+  if (tokens <= contextLen) return;
+  throw new ServiceError(
+    "context_length_exceeded",
+    `Cannot answer: the prompt has at least ${
+      Math.ceil(tokens)
+    } tokens, expected fewer than the context of ${contextLen}`,
+  );
 }
 
 function checkLength(rendered: RenderedPrompt, { contextLen, maxTokens }: PromptLimits): RenderedPrompt {
@@ -120,7 +153,7 @@ function turnsOf(messages: readonly ChatMessage[]): { readonly turns: Turn[]; re
   return { turns, goesOn: before === "tool" && !isLeft };
 }
 
-function encodeTurn(tokenizer: TextEncoding, { role, system, parts }: Turn): number[] {
+function encodeTurn(tokenizer: PromptTokenizer, { role, system, parts }: Turn): number[] {
   const ids = role === "user"
     ? tokenizer.encode([...system, ...parts.map(({ text }) => text)].join("\n\n"))
     : parts.flatMap((part) => encodePart(tokenizer, part));
@@ -128,13 +161,14 @@ function encodeTurn(tokenizer: TextEncoding, { role, system, parts }: Turn): num
 }
 
 function renderMessages(
-  tokenizer: TextEncoding,
+  tokenizer: PromptTokenizer,
   messages: readonly ChatMessage[],
   limits: PromptLimits,
 ): RenderedPrompt {
   lastOf(messages);
   const { turns, goesOn } = turnsOf(messages);
-  const encoded = turns.map((turn) => encodeTurn(tokenizer, turn));
+  const beginnings = possibleBeginnings(tokenizer, turns, limits);
+  const encoded = turns.map((turn, i) => i < beginnings[0] ? [] : encodeTurn(tokenizer, turn));
   /** Ids without the turns before `first`, which is a user's; what the system said there is said to that user. */
   const render = (first: number) => {
     const system = turns.slice(0, first + 1).flatMap((turn) => turn.system);
@@ -146,9 +180,28 @@ function renderMessages(
   };
   const { contextLen, maxTokens = Infinity } = limits;
   const room = contextLen - Math.min(maxTokens, Math.floor(contextLen / 2));
-  const first = firstThat((first) => render(first).length <= room, exchanges(turns));
+  const first = firstThat((first) => render(first).length <= room, beginnings);
   const droppedMessages = turns.slice(0, first).reduce((sum, { messages }) => sum + messages, 0);
   return checkLength({ ids: render(first), from: 1, droppedMessages }, limits);
+}
+
+/**
+ * Lists the turns with which the conversation may begin and perhaps fit, counted from below, from the longest one on.
+ *
+ * @throws {ServiceError} where even the shortest one does not.
+ */
+function possibleBeginnings(tokenizer: PromptTokenizer, turns: readonly Turn[], limits: PromptLimits): number[] {
+  const least = (texts: readonly string[]) =>
+    texts.reduce((sum, text) => sum + leastTokens(tokenizer, text, limits), 0);
+  const all = exchanges(turns);
+  let tokens = least(turns.flatMap(({ system }) => system)); // said in any case, what follows the beginning in its place
+  let next = turns.length;
+  const possible = all.toReversed().filter((first, i) => {
+    for (; next > first; next--) tokens += least(turns[next - 1].parts.map(({ text }) => text));
+    if (i === 0) checkLeast(tokens, limits);
+    return tokens <= limits.contextLen;
+  });
+  return possible.reverse();
 }
 
 /** Lists the turns with which a shorter conversation may begin, from the first on. */

@@ -171,3 +171,35 @@ Deno.test("renderPrompt() takes ten thousand messages in a moment", () => {
   assertEquals(error.code, "context_length_exceeded", "what the system says stays, and is too long");
   assert(performance.now() - start < 5000);
 });
+
+Deno.test("renderPrompt() does not encode what cannot fit", () => {
+  let encoded = 0;
+  const counting = {
+    ...byteTokenizer,
+    encode: (text: string) => {
+      encoded += text.length;
+      return byteTokenizer.encode(text);
+    },
+  };
+  const long = "x".repeat(1 << 20);
+  const limits = { ...WIDE, contextLen: 100 };
+  const { droppedMessages, ids } = renderPrompt(
+    counting,
+    { messages: [user(long), assistant(long), user("b")] },
+    limits,
+  );
+  assertEquals([droppedMessages, show(ids)], [2, "<bos><user_start>b<user_end><assistant_start>"]);
+  for (
+    const prompt of [
+      { text: long },
+      { messages: [user("a"), assistant("b"), user(long)] },
+      { messages: [system(long), user("a")] },
+    ]
+  ) {
+    const error = assertThrows(() => renderPrompt(counting, prompt, limits), ServiceError, "at least 10485");
+    assertEquals(error.code, "context_length_exceeded");
+  }
+  const many = Array.from({ length: 2000 }, (_, i) => i % 2 === 0 ? user("question") : assistant("answer"));
+  assertEquals(renderPrompt(counting, { messages: [...many, user("b")] }, limits).droppedMessages, 1996);
+  assert(encoded < 3000, `${encoded} characters were encoded`);
+});
