@@ -98,10 +98,11 @@ export function messageSource(): string {
   const read = (folder: string) => {
     for (const { name, isDirectory } of Deno.readDirSync(join(ROOT, folder))) {
       if (isDirectory) read(`${folder}/${name}`);
-      else if (name.endsWith(".ts") && !name.endsWith("_test.ts")) texts.push(readPage(`${folder}/${name}`));
+      else if (/\.(ts|cu)$/.test(name) && !name.endsWith("_test.ts")) texts.push(readPage(`${folder}/${name}`));
     }
   };
   read("src");
+  read("kernels_cu");
   return texts.join("\n").replace(/["`] \+\n\s*["`]/g, "");
 }
 
