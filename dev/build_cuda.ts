@@ -69,9 +69,12 @@ async function build({ name, command, flags: common, flagsOf, link, sources, out
       await Deno.rename(`${next.object}.tmp`, next.object);
     }
   };
-  const changed = missing.length > 0 || !existsSync(output);
+  // What the file was linked from: objects of another choice of architectures may all be there too.
+  const stamp = `${output}.objects`, linked = objects.map(({ object }) => basename(object)).join("\n");
+  const changed = !existsSync(output) || !existsSync(stamp) || Deno.readTextFileSync(stamp) !== linked;
   await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, worker));
   if (!changed) return false;
+  await Deno.remove(stamp).catch(() => {});
   await run(command, [
     ...link,
     ...objects.map(({ object }) => object),
@@ -82,6 +85,7 @@ async function build({ name, command, flags: common, flagsOf, link, sources, out
     "-lrt",
   ]);
   await Deno.rename(`${output}.tmp`, output);
+  await Deno.writeTextFile(stamp, linked);
   const current = new Set(objects.map(({ object }) => object));
   for (const { name: file } of Deno.readDirSync(BUILD)) {
     const path = join(BUILD, file);

@@ -29,7 +29,7 @@ struct Error {
 void check(cudaError_t error, const char* doing);
 
 /** Why a kernel gave up; the values beside it go into the message. */
-enum FailureCode : int32_t { FAILURE_NONE, FAILURE_ID, FAILURE_ROW, FAILURE_CACHE_FULL, FAILURE_COUNT, FAILURE_LENGTH, FAILURE_LOGITS, FAILURE_SETTING, FAILURE_BIASES, FAILURE_TARGET };
+enum FailureCode : int32_t { FAILURE_NONE, FAILURE_ID, FAILURE_ROW, FAILURE_CACHE_FULL, FAILURE_COUNT, FAILURE_LENGTH, FAILURE_LOGITS, FAILURE_SETTING, FAILURE_BIAS_ID, FAILURE_BIASES, FAILURE_TARGET };
 
 /** Where kernels report the first value that they cannot compute with; read at the next wait. */
 struct Failure {

@@ -128,9 +128,11 @@ void check_failure(const Failure& failure) {
     case FAILURE_LENGTH:
       refuse(NC_STATUS_PANIC, "Cannot attend: a row has length %d, expected 0 to %d", failure.value, failure.limit);
     case FAILURE_LOGITS:
-      refuse(NC_STATUS_NON_FINITE, "Cannot sample: row %d has a NaN or infinite logit, expected finite ones", failure.value);
+      refuse(NC_STATUS_NON_FINITE, "Cannot sample row %d: a logit is NaN or +inf, or all are -inf, expected finite ones", failure.value);
     case FAILURE_SETTING:
       refuse(NC_STATUS_INVALID, "Cannot sample row %d: a setting is out of range, expected temperature >= 0, top-k >= 0, 0 < top-p <= 1", failure.value);
+    case FAILURE_BIAS_ID:
+      refuse(NC_STATUS_INVALID, "Cannot sample row %d: a bias is of id %d, expected 0 to %d", failure.position, failure.value, failure.limit - 1);
     case FAILURE_BIASES: refuse(NC_STATUS_INVALID, "Cannot sample: a row has %d biases, expected at most %d and a range of those given", failure.value, failure.limit);
     case FAILURE_TARGET:
       refuse(NC_STATUS_DATA, "Cannot compute the loss: target %d is %d, expected -1 or an id below %d", failure.position, failure.value, failure.limit);
@@ -253,7 +255,7 @@ int32_t nc_alloc(nc_context* ctx, void* out, int64_t bytes) {
     if (cx.stream != cx.main) check(cudaStreamSynchronize(cx.main), "allocate device memory");
     const std::lock_guard lock(cx.memory);
     cx.blocks[static_cast<char*>(memory)] = whole;
-    cx.allocated += bytes;
+    cx.allocated += int64_t(whole);
     cx.peak = std::max(cx.peak, cx.allocated);
     write_handle(out, memory);
   });

@@ -198,7 +198,7 @@ __device__ bool tabulate(const Columns& c, int V, int slots, int32_t* ids, float
     for (int i = from; i < to; i++) {
       const int32_t id = c.biasIds[i];
       if (id < 0 || id >= V) {
-        report(failure, FAILURE_ID, id, V);
+        report(failure, FAILURE_BIAS_ID, id, V, r);
         continue;
       }
       int slot = id & (slots - 1);
@@ -224,6 +224,10 @@ __global__ void __launch_bounds__(THREADS)
   }
   const Logits plain{x, nullptr, nullptr, 0};
   const u64 best = best_key(plain, V, ~0ull, shared->keys, failure);
+  if (!(x[id_of(best)] > -INFINITY)) { // NaN, or nothing that could be drawn
+    if (threadIdx.x == 0) report(failure, FAILURE_LOGITS, r, 0);
+    return;
+  }
   float* values = reinterpret_cast<float*>(table + slots);
   const bool isBiased = slots > 0 && tabulate(c, V, slots, table, values, failure);
   const Logits row = isBiased ? Logits{x, table, values, slots} : plain;

@@ -76,9 +76,9 @@ export class Conversation {
 
   /** Goes on from messages that alternate, the user's first; a system message may stand in front. */
   load(messages: readonly Message[]): void {
-    const system = messages[0]?.role === "system" ? messages[0].content as string : "";
-    this.system = system;
-    this.#replace(messages.slice(system === "" ? 0 : 1));
+    const hasSystem = messages[0]?.role === "system";
+    this.system = hasSystem ? messages[0].content as string : "";
+    this.#replace(messages.slice(hasSystem ? 1 : 0));
   }
 
   /** Forgets the last question with its answer; returns the question, undefined where nothing was said. */

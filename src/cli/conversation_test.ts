@@ -55,6 +55,14 @@ Deno.test("Conversation.ask() gives the partner everything said and its settings
   ]);
 });
 
+Deno.test("Conversation.load() takes the system message off, an empty one too", () => {
+  const { conversation } = converse();
+  for (const content of ["Be brief.", ""]) {
+    conversation.load([{ role: "system", content }, { role: "user", content: "Hello" }]);
+    assertEquals([conversation.system, conversation.unanswered, conversation.questions], [content, "Hello", 1]);
+  }
+});
+
 Deno.test("Conversation keeps the question where the answer fails; retry asks it again, another takes its place", async () => {
   const failure = new ChatError("Cannot go on");
   const { partner, conversation } = converse(["half", failure], [failure], ["whole"], [failure], ["other"]);

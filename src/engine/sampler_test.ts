@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { TestRandom, testSeed } from "../../dev/testing.ts";
 import { TEST_BACKEND } from "../tensor/backend_testing.ts";
 import { Device } from "../tensor/device.ts";
@@ -35,4 +35,14 @@ Deno.test("Sampler draws each row from its own changed logits and scores all by 
   assertEquals(ids[1], rows[1].indexOf(Math.max(...rows[1])), "changes of an earlier draw are gone");
   assert(top[2]!.every(({ logprob }, i, all) => i === 0 || logprob <= all[i - 1].logprob));
   await device.wait();
+});
+
+Deno.test("Sampler refuses rows of which nothing can be drawn", async () => {
+  for (const logit of [NaN, -Infinity]) {
+    const device = Device.open(TEST_BACKEND, { threads: 1 });
+    const sampler = new Sampler(device, { rows: 1, vocabSize: V });
+    const logits = device.from(new Float32Array(V).fill(logit), [1, V], "f32");
+    await assertRejects(() => sampler.sample(logits, [{ ...GREEDY, temperature: 1 }]), Error, "Cannot sample row 0");
+    device[Symbol.dispose]();
+  }
 });

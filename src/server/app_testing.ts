@@ -39,7 +39,11 @@ export function testApp(script?: Script, options: Partial<AppOptions> = {}): Tes
   const [clock, failures]: [TestClock, unknown[]] = [new TestClock(), []];
   const app = createApp({
     service,
-    page: { html: "<!doctype html><title>nanochat</title>", logo: "<svg/>", policy: "default-src 'none'" },
+    page: {
+      html: "<!doctype html><title>nanochat</title>",
+      logo: "<svg/>",
+      policy: "default-src 'none'; img-src data:",
+    },
     devices: ["cpu"],
     version: "0.0.0",
     metrics: () => "",

@@ -43,13 +43,10 @@ const PREFLIGHT_HEADERS = {
 };
 
 /** Makes the middleware that adds those headers to every answer, and lets pages of the given origins read it. */
-export function safeHeaders(
-  { origins, pagePolicy }: Pick<GuardOptions, "origins"> & { readonly pagePolicy: string },
-): MiddlewareHandler {
+export function safeHeaders({ origins }: Pick<GuardOptions, "origins">): MiddlewareHandler {
   return async (c, next) => {
     await next();
     const { headers } = c.res;
-    if (headers.get("content-type")?.startsWith("text/html")) headers.set("content-security-policy", pagePolicy);
     for (const [name, value] of Object.entries(SAFE_HEADERS)) if (!headers.has(name)) headers.set(name, value);
     if (origins.length === 0) return;
     headers.append("vary", "Origin");

@@ -65,7 +65,7 @@ export class WebServer {
       service: options.logTexts ? logTexts(metrics.watched, log) : metrics.watched,
       middleware: [
         metrics.count(),
-        safeHeaders({ origins, pagePolicy: options.page.policy }),
+        safeHeaders({ origins }),
         guard({ hosts, origins, key: options.key }),
         open.refuseLate(),
       ],

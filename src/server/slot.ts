@@ -122,7 +122,7 @@ export class Slot {
       event.preventDefault(); // else the error would end this thread too
       this.#thread = null;
       this.#closed.resolve();
-      this.#fail(`the worker crashed, ${(event as ErrorEvent).message}`);
+      this.#fail(`Cannot answer: the worker crashed, ${(event as ErrorEvent).message}`);
     });
     return thread;
   }
@@ -153,6 +153,6 @@ export class Slot {
   #fail(why: string): void {
     this.#rows = 0;
     this.modelId = null;
-    for (const job of [...this.#jobs.values()]) job.fail(new ServiceError("failed", `Cannot answer: ${why}`));
+    for (const job of [...this.#jobs.values()]) job.fail(new ServiceError("failed", why));
   }
 }
